@@ -1,0 +1,132 @@
+//! The narrow waist: everything above is versions and migrations, everything below is storage.
+//!
+//! An engine keeps named, ordered trees of byte strings. The trait is `dyn`-safe, has no closures and no
+//! borrowed transactions, and is small enough that a page cache like sled, an LSM, a B-tree with one writer,
+//! memory and a remote transactional store all fit. Single-key calls are the hot path; [`Engine::commit`] is
+//! for the few changes that span keys or trees.
+
+mod memory;
+#[cfg(feature = "sled")]
+mod sled;
+mod value;
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+pub use memory::MemoryEngine;
+#[cfg(feature = "sled")]
+pub use sled::SledEngine;
+pub use value::Value;
+
+use crate::error::EngineError;
+
+/// The result of a call into an engine.
+pub type EngineResult<T> = Result<T, EngineError>;
+
+/// One ordered tree of byte strings. Handles are cheap and stay valid while the engine is open; a call on a
+/// tree that was dropped answers as an empty tree or with an error, never with another tree's records.
+pub trait Tree: Send + Sync {
+    /// The value under `key`, in the engine's own buffer.
+    fn get(&self, key: &[u8]) -> EngineResult<Option<Value>>;
+
+    /// Writes one value, whatever was there.
+    fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()>;
+
+    /// Removes one key; whether it was there does not matter.
+    fn delete(&self, key: &[u8]) -> EngineResult<()>;
+
+    /// Replaces exactly `old` (`None`: absent) by `new` (`None`: remove). Answers whether it did; linearizable
+    /// with every other call on this key.
+    fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool>;
+
+    /// Writes `value` only if `key` is absent. Answers whether it did.
+    fn insert_if_absent(&self, key: &[u8], value: &[u8]) -> EngineResult<bool> {
+        self.compare_and_swap(key, None, Some(value))
+    }
+
+    /// Up to `limit` records of the range in key order (descending if `reverse`), appended to `page`.
+    /// Answers `true` if the range is exhausted, `false` if there may be more after the last one. An error
+    /// is never mistaken for an end. A record read is of one moment; the page is not.
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool>;
+}
+
+/// A range of keys; empty if the bounds are crossed.
+pub type KeyRange<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// Records of a scan, as the engine's own buffers.
+pub type Page = Vec<(Value, Value)>;
+
+/// A condition of [`Engine::commit`].
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// The tree's name.
+    pub tree: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// What must be there: exactly these bytes, or nothing.
+    pub expected: Option<Vec<u8>>,
+}
+
+/// A write of [`Engine::commit`].
+#[derive(Debug, Clone)]
+pub struct Write {
+    /// The tree's name.
+    pub tree: String,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The new value; `None` removes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Outcome {
+    /// Every check held and every write was made.
+    Applied,
+    /// A check did not hold; nothing was written.
+    Conflict,
+}
+
+/// What an engine can do and how much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Longest key, in bytes.
+    pub key_bytes_max: usize,
+    /// Longest value, in bytes.
+    pub value_bytes_max: usize,
+    /// Most writes in one commit.
+    pub commit_writes_max: usize,
+    /// Whether a scan can be of one moment.
+    pub snapshots: bool,
+    /// Whether `flush` makes anything survive the process.
+    pub durable: bool,
+}
+
+/// A storage engine. All calls may be made from any thread.
+pub trait Engine: Send + Sync {
+    /// The name that is recorded in the store (`"sled"`, `"memory"`).
+    fn name(&self) -> &'static str;
+
+    /// Opens a tree, and creates it if it is not there.
+    fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>>;
+
+    /// The names of all trees (the engine's own are left out), in no order.
+    fn trees(&self) -> EngineResult<Vec<String>>;
+
+    /// Drops a tree with all it holds. Not an error if it is not there.
+    fn drop_tree(&self, name: &str) -> EngineResult<()>;
+
+    /// Checks and writes across trees, atomically: all or nothing, also after a crash. Each key at most once
+    /// in `checks` and at most once in `writes`.
+    fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome>;
+
+    /// Returns when everything written before the call is durable.
+    fn flush(&self) -> EngineResult<()>;
+
+    /// Limits and abilities.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Bytes on disk (for memory: bytes of keys and values).
+    fn bytes_on_disk(&self) -> EngineResult<u64>;
+}

@@ -1,0 +1,113 @@
+//! A lineage is a chain of Rust types v1 → v2 → …, one [`Version`] each, written without macros.
+//!
+//! The previous type is an associated type, so a gap in the chain does not compile. Casts form a lens; its
+//! laws are in the documentation of the trait, and [`crate::laws`] checks them on your own records.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::codec;
+use crate::error::CastError;
+use crate::shape::Describe;
+
+/// The type before the first version of a lineage. It has no values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Origin {}
+
+impl Origin {
+    /// The body of the first version's [`Version::upcast`]: there is nothing to cast.
+    pub fn never<T>(self) -> Result<T, CastError> {
+        match self {}
+    }
+
+    /// The body of the first version's [`Version::downcast`]: there is nothing below it.
+    pub fn nothing_below() -> Result<Self, CastError> {
+        Err(CastError::new("this is the oldest version that the code knows"))
+    }
+}
+
+/// One version of a table's records.
+///
+/// # The laws
+///
+/// With `f` a record of the previous version and `t` one of this (equality is that of the encoded bytes):
+///
+/// 1. `downcast(upcast(f), f) = f`
+/// 2. `merge(downcast(t), t) = t`
+/// 3. `downcast(merge(f, t), f) = f`
+/// 4. `merge(f, merge(g, t)) = merge(f, t)`
+///
+/// They make the moment at which the backfill passes a record unobservable.
+///
+/// User code never runs under a lock or gate of the store, may run more than once for a record, on any
+/// thread, and must depend on its arguments only.
+pub trait Version: Serialize + DeserializeOwned + Send + Sync + Sized + 'static {
+    /// The number of this version: at least 1, and one more than that of [`Version::Previous`] unless that is
+    /// [`Origin`]. Anything else does not compile.
+    const VERSION: u32;
+
+    /// The version before this one, or [`Origin`] for the oldest that the code knows.
+    type Previous: Version;
+
+    /// Whether a record of this version leaves out something that the previous one held. If so,
+    /// [`Version::downcast`] is handed the last previous form, at the price of one more lookup for each write,
+    /// so that the field survives for old readers.
+    const DROPS_FIELDS: bool = false;
+
+    /// States that the casts from and to the previous version are the identity on the encoded bytes (a field
+    /// was renamed, a type was renamed). The migration is then a change of metadata: no record is rewritten.
+    /// It is checked that both shapes have the same layout; that the *meaning* is the same only you can know
+    /// (feet and metres have the same layout), hence a constant and not a guess.
+    const SAME_BYTES: bool = false;
+
+    /// Brings a record forward by one version.
+    fn upcast(previous: Self::Previous) -> Result<Self, CastError>;
+
+    /// Takes a record back by one version. `last` is the last previous form, if [`Version::DROPS_FIELDS`] is
+    /// set and there is one.
+    fn downcast(&self, last: Option<Self::Previous>) -> Result<Self::Previous, CastError>;
+
+    /// Puts together what an old writer wrote (`previous`) and the last record of this version that it could
+    /// not see (`last`).
+    ///
+    /// `Ok(None)`, the default, keeps `last` if its downcast equals `previous` and otherwise upcasts
+    /// `previous`. The latter drops what only `last` held: it is counted in the statistics and in the
+    /// migration's status.
+    fn merge(previous: Self::Previous, last: Self) -> Result<Option<Self>, CastError> {
+        let _ = (previous, last);
+        Ok(None)
+    }
+
+    /// The rules that bind every writer while this version is the active one.
+    fn validate(&self) -> Result<(), CastError> {
+        Ok(())
+    }
+
+    /// Describes the shape of this type. The default sees what serde shows; a type it cannot see through
+    /// (enums that need samples, hand-written `Deserialize`) adds samples or an explicit description.
+    fn describe(describe: &mut Describe) {
+        describe.trace::<Self>();
+    }
+
+    /// Encodes the record, appending to `out`. The default is serde through bincode 2.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CastError> {
+        codec::encode(self, out)
+    }
+
+    /// Decodes a record; every byte must be used. The default is serde through bincode 2.
+    fn decode(bytes: &[u8]) -> Result<Self, CastError> {
+        codec::decode(bytes)
+    }
+}
+
+impl Version for Origin {
+    const VERSION: u32 = 0;
+    type Previous = Origin;
+
+    fn upcast(previous: Origin) -> Result<Self, CastError> {
+        previous.never()
+    }
+
+    fn downcast(&self, _last: Option<Origin>) -> Result<Origin, CastError> {
+        match *self {}
+    }
+}
