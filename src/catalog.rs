@@ -1,0 +1,357 @@
+//! The catalog: what tables and migrations there are and in which state. One value under one key.
+//!
+//! Everything that a state change touches (several tables, the migration, its ledger entry) lies in this one
+//! value, so a state change is one single-key compare-and-set in the engine: atomic on every engine, and on
+//! sled without the transaction that would put all later operations behind a lock. The ledger entry waits in
+//! the `outbox` until its copy in the ledger tree is durable (see [`crate::ledger`]).
+//!
+//! Progress of a backfill is not a state change: it lies under keys of its own, so that persisting a cursor
+//! never competes with a verb.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::ledger::Record;
+use crate::shape::Shape;
+
+/// The tree that holds catalog and progress.
+pub(crate) const TREE: &str = "catalog";
+/// The key of the catalog.
+pub(crate) const KEY: &[u8] = b"catalog";
+const FORMAT: u8 = 1;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Catalog {
+    /// The engine that wrote this.
+    pub(crate) engine: String,
+    /// Raised by every change.
+    pub(crate) revision: u64,
+    /// Source of table and generation ids. Ids are never used again (ordering rule 9).
+    pub(crate) next_id: u64,
+    pub(crate) tables: BTreeMap<String, TableEntry>,
+    pub(crate) migrations: BTreeMap<String, MigrationEntry>,
+    /// Sequence number of the next ledger entry.
+    pub(crate) ledger_next: u64,
+    /// Hash of the last ledger entry.
+    pub(crate) ledger_head: [u8; 32],
+    /// The last ledger entries, until their copies in the ledger tree are durable.
+    pub(crate) outbox: Vec<Record>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TableEntry {
+    pub(crate) id: u64,
+    /// The version whose rules bind and to which routing sends traffic.
+    pub(crate) active: u32,
+    /// The oldest version that can be read back.
+    pub(crate) floor: u32,
+    /// The version in which a settled table's records are written.
+    pub(crate) stored: u32,
+    /// The oldest version that a record may still be written in: older than `stored` after a metadata-only step.
+    pub(crate) oldest: u32,
+    /// Oldest first: one, or base and overlay.
+    pub(crate) generations: Vec<Generation>,
+    /// The shape of every version seen.
+    pub(crate) shapes: BTreeMap<u32, Shape>,
+    /// The open migration.
+    pub(crate) migration: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Generation {
+    pub(crate) id: u64,
+    /// Whether it still holds companions and tombstones of a closed migration.
+    pub(crate) unswept: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct MigrationEntry {
+    pub(crate) why: String,
+    pub(crate) by: String,
+    phase: u8,
+    pub(crate) one_way: bool,
+    /// The backfill was paused by a caller and stays so after a restart.
+    pub(crate) paused: bool,
+    /// After a rollback: writers of the new version are refused.
+    pub(crate) fenced: bool,
+    /// Milliseconds since 1970.
+    pub(crate) begun_at_ms: u64,
+    pub(crate) tables: Vec<Step>,
+}
+
+/// What a migration does to one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step {
+    pub(crate) table: String,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    /// No record is rewritten: the step has no overlay.
+    pub(crate) metadata_only: bool,
+}
+
+/// The phase of a migration. The codes are the stored ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Phase {
+    /// Begun; the background works towards `to`, which is active.
+    Open = 1,
+    /// As `Open`, and the backfill found nothing left to do.
+    Complete = 2,
+    /// `from` is active again; both forms of every record are kept.
+    RolledBack = 3,
+    /// Being abandoned with new writes kept: the overlay is folded into the base. No way back from here.
+    Folding = 4,
+    /// Closed at `to`.
+    Contracted = 5,
+    /// Closed at `from`.
+    Abandoned = 6,
+}
+
+impl Phase {
+    const ALL: [Phase; 6] = [
+        Phase::Open,
+        Phase::Complete,
+        Phase::RolledBack,
+        Phase::Folding,
+        Phase::Contracted,
+        Phase::Abandoned,
+    ];
+
+    /// Whether the migration is over.
+    pub fn is_closed(self) -> bool {
+        matches!(self, Phase::Contracted | Phase::Abandoned)
+    }
+
+    /// Whether the background works towards `to`.
+    pub(crate) fn is_forward(self) -> bool {
+        matches!(self, Phase::Open | Phase::Complete)
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Phase::Open => "open",
+            Phase::Complete => "complete",
+            Phase::RolledBack => "rolled back",
+            Phase::Folding => "folding",
+            Phase::Contracted => "contracted",
+            Phase::Abandoned => "abandoned",
+        })
+    }
+}
+
+impl MigrationEntry {
+    pub(crate) fn new(why: String, by: String, one_way: bool, begun_at_ms: u64, tables: Vec<Step>) -> Self {
+        let phase = Phase::Open as u8;
+        Self { why, by, phase, one_way, paused: false, fenced: false, begun_at_ms, tables }
+    }
+
+    /// The phase; an unknown code is an error that names it.
+    pub(crate) fn phase(&self) -> Result<Phase> {
+        Phase::ALL.into_iter().find(|phase| *phase as u8 == self.phase).ok_or_else(|| {
+            damaged(format!("unknown phase code {}; it may be of a newer release of exuvia", self.phase))
+        })
+    }
+
+    pub(crate) fn set_phase(&mut self, phase: Phase) {
+        self.phase = phase as u8;
+    }
+}
+
+impl TableEntry {
+    /// The engine tree of a generation.
+    pub(crate) fn tree(&self, generation: &Generation) -> String {
+        format!("{}/{}", self.id, generation.id)
+    }
+
+    /// The generation that a settled table reads, and the base of an open migration.
+    pub(crate) fn base(&self) -> Option<&Generation> {
+        self.generations.first()
+    }
+
+    pub(crate) fn overlay(&self) -> Option<&Generation> {
+        self.generations.get(1)
+    }
+}
+
+/// The quarantine tree of a table.
+pub(crate) fn quarantine_tree(table: &str) -> String {
+    format!("quarantine/{table}")
+}
+
+impl Catalog {
+    pub(crate) fn new(engine: &str) -> Self {
+        Self {
+            engine: engine.to_owned(),
+            revision: 0,
+            next_id: 1,
+            tables: BTreeMap::new(),
+            migrations: BTreeMap::new(),
+            ledger_next: 0,
+            ledger_head: [0; 32],
+            outbox: Vec::new(),
+        }
+    }
+
+    pub(crate) fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    pub(crate) fn table(&self, name: &str) -> Result<&TableEntry> {
+        self.tables.get(name).ok_or_else(|| damaged(format!("table {name} is missing")))
+    }
+
+    pub(crate) fn table_mut(&mut self, name: &str) -> Result<&mut TableEntry> {
+        self.tables.get_mut(name).ok_or_else(|| damaged(format!("table {name} is missing")))
+    }
+
+    pub(crate) fn migration(&self, name: &str) -> Result<&MigrationEntry> {
+        self.migrations.get(name).ok_or_else(|| no_migration(name))
+    }
+
+    pub(crate) fn migration_mut(&mut self, name: &str) -> Result<&mut MigrationEntry> {
+        self.migrations.get_mut(name).ok_or_else(|| no_migration(name))
+    }
+
+    /// The trees that records may lie in; any other record tree is left over from a closed migration.
+    pub(crate) fn is_named(&self, tree: &str) -> bool {
+        if tree == TREE || tree == crate::ledger::TREE {
+            return true;
+        }
+        if let Some(table) = tree.strip_prefix("quarantine/") {
+            return self.tables.contains_key(table);
+        }
+        self.tables.values().any(|table| table.generations.iter().any(|g| table.tree(g) == tree))
+    }
+
+    pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
+        to_bytes(FORMAT, KEY, self)
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let catalog: Self = from_bytes("the catalog", FORMAT, KEY, bytes)?;
+        for entry in catalog.migrations.values() {
+            entry.phase()?;
+        }
+        for (name, table) in &catalog.tables {
+            if !(1..=2).contains(&table.generations.len()) {
+                return Err(damaged(format!("table {name} has {} generations", table.generations.len())));
+            }
+        }
+        Ok(catalog)
+    }
+}
+
+fn no_migration(name: &str) -> Error {
+    Error::state(format!("migration {name}"), "there is no migration of this name; `migrations()` lists them")
+}
+
+fn damaged(reason: String) -> Error {
+    Error::corrupt(TREE, KEY, reason)
+}
+
+/// How far the backfill of one table has come. Persisted with or after a flush of what it claims.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    stage: u8,
+    /// The last base key that is done; empty: none.
+    pub(crate) cursor: Vec<u8>,
+    pub(crate) counts: Counts,
+}
+
+/// What the backfill did to a table so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Base records that the backfill has passed.
+    pub copied: u64,
+    /// Records of old writers that were brought forward.
+    pub brought_forward: u64,
+    /// Upcasts that failed; the records wait in the quarantine.
+    pub quarantined: u64,
+    /// Merges by the default rule that dropped what only the newer form held.
+    pub merges_dropped: u64,
+}
+
+/// What the backfill of one table does now. The codes are the stored ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stage {
+    /// A restart removes derived entries; the frontier is at the start.
+    Reverting = 1,
+    /// The base is copied from the cursor on.
+    Copying = 2,
+    /// Every base key has an overlay entry; what old writers wrote is brought forward.
+    Forwarding = 3,
+}
+
+impl Progress {
+    pub(crate) fn start() -> Self {
+        Self { stage: Stage::Copying as u8, cursor: Vec::new(), counts: Counts::default() }
+    }
+
+    pub(crate) fn stage(&self) -> Result<Stage> {
+        [Stage::Reverting, Stage::Copying, Stage::Forwarding]
+            .into_iter()
+            .find(|stage| *stage as u8 == self.stage)
+            .ok_or_else(|| damaged(format!("unknown backfill stage {}", self.stage)))
+    }
+
+    pub(crate) fn set_stage(&mut self, stage: Stage) {
+        self.stage = stage as u8;
+    }
+
+    /// The key of the progress of one table in one generation: a later migration of the table has another.
+    pub(crate) fn key(overlay: &str) -> Vec<u8> {
+        format!("progress/{overlay}").into_bytes()
+    }
+
+    pub(crate) fn to_bytes(&self, key: &[u8]) -> Result<Vec<u8>> {
+        to_bytes(FORMAT, key, self)
+    }
+
+    pub(crate) fn from_bytes(key: &[u8], bytes: &[u8]) -> Result<Self> {
+        let progress: Self = from_bytes("the backfill's progress", FORMAT, key, bytes)?;
+        progress.stage()?;
+        Ok(progress)
+    }
+}
+
+/// Our own persisted values: a format byte, the codec's bytes, CRC-32C over key and all before it.
+pub(crate) fn to_bytes<T: Serialize>(format: u8, key: &[u8], value: &T) -> Result<Vec<u8>> {
+    let mut out = vec![format];
+    codec::encode(value, &mut out).map_err(|e| damaged(format!("cannot be encoded: {e}")))?;
+    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &out);
+    out.extend_from_slice(&crc.to_le_bytes());
+    Ok(out)
+}
+
+pub(crate) fn from_bytes<T: serde::de::DeserializeOwned>(
+    what: &str,
+    format: u8,
+    key: &[u8],
+    bytes: &[u8],
+) -> Result<T> {
+    let fail = |reason: String| Err(Error::corrupt(TREE, key, format!("{what}: {reason}")));
+    let Some(body_len) = bytes.len().checked_sub(4) else {
+        return fail("too short".to_owned());
+    };
+    let (body, crc) = bytes.split_at(body_len);
+    let [found, payload @ ..] = body else {
+        return fail("too short".to_owned());
+    };
+    if crc32c::crc32c_append(crc32c::crc32c(key), body).to_le_bytes() != *crc {
+        return fail("checksum mismatch".to_owned());
+    }
+    if *found != format {
+        return fail(format!("unknown format {found}; this release reads format {format}: use a newer one"));
+    }
+    codec::decode(payload).or_else(|e| fail(e.to_string()))
+}

@@ -1,0 +1,360 @@
+//! What all handles of one store share, and the one function that changes its state.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use parking_lot::{Mutex, RwLock};
+use quanta::Instant;
+
+use crate::catalog::{self, Catalog, Phase};
+use crate::engine::{Capabilities, Engine};
+use crate::envelope;
+use crate::error::{Error, Result};
+use crate::flusher::Flusher;
+use crate::gate::Gate;
+use crate::ledger::{self, Event};
+use crate::migration::{Run, Sweeper};
+use crate::options::{Durability, Settings};
+use crate::route::{Fence, Kind, NamedTree, Open, Route, TableState};
+use crate::stats::Recorder;
+
+/// Engine, gate and statistics: what every operation needs.
+pub(crate) struct Shared {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) limits: Capabilities,
+    pub(crate) gate: Gate,
+    pub(crate) flusher: Arc<Flusher>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) settings: Settings,
+    /// The store's directory; `None` for an engine that was handed in.
+    pub(crate) path: Option<PathBuf>,
+    state: AtomicU8,
+    poison: Mutex<Option<String>>,
+}
+
+const USABLE: u8 = 0;
+const CLOSED: u8 = 1;
+const POISONED: u8 = 2;
+
+impl Shared {
+    pub(crate) fn new(engine: Arc<dyn Engine>, settings: Settings, path: Option<PathBuf>) -> Arc<Self> {
+        let recorder = Recorder::new(settings.observer.clone(), settings.observe_pauses_from);
+        Arc::new(Self {
+            limits: engine.capabilities(),
+            gate: Gate::default(),
+            flusher: Arc::new(Flusher::new(Arc::clone(&engine))),
+            recorder: Arc::new(recorder),
+            engine,
+            settings,
+            path,
+            state: AtomicU8::new(USABLE),
+            poison: Mutex::new(None),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn check_usable(&self) -> Result<()> {
+        if self.state.load(Ordering::Relaxed) == USABLE { Ok(()) } else { Err(self.unusable()) }
+    }
+
+    #[cold]
+    fn unusable(&self) -> Error {
+        match self.poison.lock().clone() {
+            Some(reason) => Error::Poisoned { reason },
+            None => Error::Closed,
+        }
+    }
+
+    /// Stops all work on this handle after a failure that left the durable state unknown.
+    pub(crate) fn poison(&self, reason: &str) {
+        let mut poison = self.poison.lock();
+        if poison.is_none() {
+            tracing::error!(target: "exuvia", reason, "store poisoned");
+            *poison = Some(reason.to_owned());
+        }
+        self.state.store(POISONED, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == POISONED
+    }
+
+    pub(crate) fn flush(&self) -> Result<()> {
+        let result = self.flusher.flush();
+        if let Err(e) = &result {
+            self.poison(&e.to_string());
+        }
+        result
+    }
+
+    /// Ends a write: durable now, or noted for the next background flush.
+    #[inline]
+    pub(crate) fn written(&self) -> Result<()> {
+        match self.settings.durability {
+            Durability::EveryWrite => self.flush(),
+            Durability::Buffered { .. } => {
+                self.flusher.touch();
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses what the engine could not hold, before anything is written.
+    #[inline]
+    pub(crate) fn check_size(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let over = |what, size, limit| Err(Error::Limit { what, size, limit });
+        if key.len() > self.limits.key_bytes_max {
+            return over("a key", key.len(), self.limits.key_bytes_max);
+        }
+        if value.len() > self.limits.value_bytes_max {
+            let limit = self.limits.value_bytes_max.saturating_sub(envelope::OVERHEAD_MAX);
+            return over("a record (all its forms together)", value.len(), limit);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Result<NamedTree> {
+        Ok(NamedTree { name: name.into(), tree: self.engine.tree(name)? })
+    }
+}
+
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The whole store. Background threads hold it; handles hold it through a [`Lease`].
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    catalog: Mutex<Published>,
+    pub(crate) tables: RwLock<HashMap<String, Arc<TableState>>>,
+    pub(crate) runs: Mutex<HashMap<String, Arc<Run>>>,
+    pub(crate) sweeper: Mutex<Option<Sweeper>>,
+    flush_thread: Mutex<Option<JoinHandle<()>>>,
+    lock_file: Mutex<Option<File>>,
+}
+
+/// The catalog as the engine has it.
+struct Published {
+    catalog: Catalog,
+    bytes: Vec<u8>,
+}
+
+/// What a verb decided: the ledger's entry and the routes to take once the catalog is durable.
+pub(crate) struct Change<R> {
+    pub(crate) event: Event,
+    pub(crate) flips: Vec<(Arc<TableState>, Route)>,
+    pub(crate) result: R,
+}
+
+impl Core {
+    /// Loads the catalog, or writes the first one, and brings every table to its place.
+    pub(crate) fn open(shared: Arc<Shared>, lock_file: Option<File>) -> Result<Arc<Core>> {
+        let tree = shared.engine.tree(catalog::TREE)?;
+        let (catalog, bytes) = match tree.get(catalog::KEY)? {
+            Some(bytes) => (Catalog::from_bytes(&bytes)?, bytes.to_vec()),
+            None => {
+                let catalog = Catalog::new(shared.engine.name());
+                let bytes = catalog.to_bytes()?;
+                tree.put(catalog::KEY, &bytes)?;
+                shared.flush()?;
+                (catalog, bytes)
+            }
+        };
+        if catalog.engine != shared.engine.name() {
+            let reason = format!(
+                "the store was written by the engine {:?} and is being opened with {:?}; open it with {:?}",
+                catalog.engine,
+                shared.engine.name(),
+                catalog.engine
+            );
+            return Err(Error::Format { reason });
+        }
+        ledger::copy_out(&*shared.engine, &catalog)?;
+        let mut tables = HashMap::new();
+        for name in catalog.tables.keys() {
+            let route = route_of(&shared, &catalog, name, 1)?;
+            tables.insert(name.clone(), Arc::new(TableState::new(name, Arc::clone(&shared), route)));
+        }
+        Ok(Arc::new(Core {
+            shared,
+            catalog: Mutex::new(Published { catalog, bytes }),
+            tables: RwLock::new(tables),
+            runs: Mutex::new(HashMap::new()),
+            sweeper: Mutex::new(None),
+            flush_thread: Mutex::new(None),
+            lock_file: Mutex::new(lock_file),
+        }))
+    }
+
+    /// Starts the background threads that need no user code.
+    pub(crate) fn start(self: &Arc<Core>) -> Result<()> {
+        if let Durability::Buffered { interval } = self.shared.settings.durability {
+            let flusher = Arc::clone(&self.shared.flusher);
+            *self.flush_thread.lock() = Some(spawn("exuvia-flush", move || flusher.run(interval))?);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn catalog(&self) -> Catalog {
+        self.catalog.lock().catalog.clone()
+    }
+
+    pub(crate) fn table(&self, name: &str) -> Result<Arc<TableState>> {
+        self.tables
+            .read()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| Error::state(format!("table {name}"), "there is no table of this name"))
+    }
+
+    /// **The** state change: every begin, rollback, resume, contract, abandon and creation of a table comes
+    /// through here (invariants 7, 9 and 11).
+    ///
+    /// 1. `decide` looks at the catalog and changes a copy of it: no user code, no waiting.
+    /// 2. The copy, with its ledger entry, replaces exactly what was read, in one single-key commit.
+    /// 3. Flush. Until it is done, memory still answers by the old state.
+    /// 4. Flip: the gate is held exclusively while routes change, in memory only.
+    /// 5. The ledger entry is copied out, the observer told.
+    ///
+    /// A crash before 2 leaves the old state, after 3 the new one, between them either, whole.
+    pub(crate) fn change<R>(
+        &self,
+        started: Instant,
+        decide: impl FnOnce(&mut Catalog) -> Result<Change<R>>,
+    ) -> Result<R> {
+        self.shared.check_usable()?;
+        let mut published = self.catalog.lock();
+        let mut next = published.catalog.clone();
+        let Change { event, flips, result } = decide(&mut next)?;
+        next.revision += 1;
+        let subject = event.subject.clone();
+        let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        ledger::append(&mut next, event, now_ms(), duration_us)?;
+        let bytes = next.to_bytes()?;
+        self.shared.check_size(catalog::KEY, &bytes)?;
+        let tree = self.shared.engine.tree(catalog::TREE)?;
+        let swapped = tree.compare_and_swap(catalog::KEY, Some(&published.bytes), Some(&bytes));
+        if !swapped.map_err(|e| self.unknown(e.into()))? {
+            return Err(Error::Conflict { subject });
+        }
+        self.shared.flush()?;
+        published.catalog = next;
+        published.bytes = bytes;
+        self.flip(flips);
+        ledger::copy_out(&*self.shared.engine, &published.catalog).map_err(|e| self.unknown(e))?;
+        self.shared.flusher.touch();
+        let entry = published.catalog.outbox.last().and_then(|record| record.entry().ok());
+        drop(published);
+        if let Some(entry) = entry {
+            tracing::info!(target: "exuvia", what = %entry.what, subject = %entry.subject, "state change");
+            if let Some(observer) = self.shared.recorder.observer() {
+                observer.state_change(&entry);
+            }
+        }
+        Ok(result)
+    }
+
+    /// After a failed commit the engine may have either state: this handle stops, a reopen finds out.
+    fn unknown(&self, e: Error) -> Error {
+        self.shared.poison(&format!("a state change failed half way, and a reopen has to find out how far: {e}"));
+        e
+    }
+
+    /// Changes routes in memory, all under one hold of the gate.
+    pub(crate) fn flip(&self, flips: Vec<(Arc<TableState>, Route)>) {
+        if flips.is_empty() {
+            return;
+        }
+        let ((), held) = self.shared.gate.exclusive(|| {
+            for (table, mut route) in flips {
+                route.epoch = table.route().epoch + 1;
+                table.flip(route);
+            }
+        });
+        self.shared.recorder.flip(held);
+    }
+
+    /// The route that the catalog prescribes for a table.
+    pub(crate) fn route_of(&self, catalog: &Catalog, table: &str) -> Result<Route> {
+        route_of(&self.shared, catalog, table, 0)
+    }
+
+    /// Stops everything in the background, flushes, and lets go of the directory. Later calls are refused.
+    pub(crate) fn close(&self) -> Result<()> {
+        let runs: Vec<Arc<Run>> = self.runs.lock().values().cloned().collect();
+        for run in runs {
+            run.join();
+        }
+        let sweeper = self.sweeper.lock().take();
+        if let Some(sweeper) = sweeper {
+            sweeper.join();
+        }
+        self.shared.flusher.stop();
+        if let Some(thread) = self.flush_thread.lock().take() {
+            drop(thread.join());
+        }
+        let usable =
+            self.shared.state.compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let result = if usable { self.shared.flusher.flush() } else { Ok(()) };
+        drop(self.lock_file.lock().take());
+        result
+    }
+}
+
+/// Starts a background thread; a system without room for one answers with a typed error.
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| {
+        Error::state("background thread", format!("the system refused to start one ({e}); free some threads"))
+    })
+}
+
+fn route_of(shared: &Shared, catalog: &Catalog, name: &str, epoch: u64) -> Result<Route> {
+    let table = catalog.table(name)?;
+    let missing = || Error::corrupt(catalog::TREE, catalog::KEY, format!("table {name} has no generation"));
+    let base = shared.named(&table.tree(table.base().ok_or_else(missing)?))?;
+    let settled = |tree| Kind::Settled { stored: table.stored, tree };
+    let mut fence = None;
+    let kind = match &table.migration {
+        None => settled(base),
+        Some(migration) => {
+            let entry = catalog.migration(migration)?;
+            let step = entry.tables.iter().find(|step| step.table == name).ok_or_else(missing)?;
+            let phase = entry.phase()?;
+            if entry.fenced && phase == Phase::RolledBack {
+                fence = Some(Fence::AtTo);
+            }
+            if step.metadata_only {
+                settled(base)
+            } else {
+                let overlay = shared.named(&table.tree(table.overlay().ok_or_else(missing)?))?;
+                let open = Open {
+                    migration: migration.as_str().into(),
+                    from: step.from,
+                    to: step.to,
+                    one_way: entry.one_way,
+                    base,
+                    overlay,
+                };
+                if phase == Phase::Folding { Kind::Folding(open) } else { Kind::Open(open) }
+            }
+        }
+    };
+    Ok(Route { epoch, active: table.active, floor: table.floor, fence, kind })
+}
+
+/// Held by every handle; the last one that goes closes the store.
+pub(crate) struct Lease(pub(crate) Arc<Core>);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Err(e) = self.0.close() {
+            tracing::error!(target: "exuvia", error = %e, "closing the store failed");
+        }
+    }
+}

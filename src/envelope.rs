@@ -1,0 +1,286 @@
+//! The record envelope: the bytes of every value in a record tree. Pure functions on slices.
+//!
+//! ```text
+//! byte 0      format (high nibble, = 1) and flags (low nibble)
+//! varint      version of the main form
+//! [varint version, varint length of the companion form]      if COMPANION
+//! bytes       main form (codec output; empty for a tombstone and for a failed derivation)
+//! [bytes]     companion form
+//! 4 bytes     CRC-32C, little endian, over the key and everything before it
+//! ```
+//!
+//! The key is in the checksum, so a value that is found under the wrong key is damage, not a record. Nothing
+//! here allocates by a length that was read: forms are ranges of the bytes at hand.
+
+use std::ops::Range;
+
+use crate::engine::Value;
+
+/// The format that this code writes, and the only one that it reads.
+pub(crate) const FORMAT: u8 = 1;
+
+const CRC_BYTES: usize = 4;
+/// Most that an envelope adds to its forms: format, two varint versions, one varint length, checksum.
+pub(crate) const OVERHEAD_MAX: usize = 1 + 5 + 5 + 5 + CRC_BYTES;
+
+/// The low nibble of the first byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags(u8);
+
+impl Flags {
+    pub(crate) const NONE: Flags = Flags(0);
+    /// The record was removed.
+    pub(crate) const TOMBSTONE: Flags = Flags(1);
+    const COMPANION: Flags = Flags(2);
+    /// Nothing but the upcast of the companion, or of the base's record.
+    pub(crate) const DERIVED: Flags = Flags(4);
+    /// The upcast failed; the reason is in the quarantine.
+    pub(crate) const FAILED: Flags = Flags(8);
+
+    pub(crate) const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    pub(crate) const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// Why bytes are no envelope. The text goes into the error for that key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Damage(pub(crate) &'static str);
+
+/// A parsed envelope: where its forms are in the bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) flags: Flags,
+    /// Version of the main form (of its writer, for a tombstone).
+    pub(crate) version: u32,
+    pub(crate) main: Range<usize>,
+    pub(crate) companion: Option<(u32, Range<usize>)>,
+}
+
+/// A stored value together with its parsed header. Owns the engine's buffer; copies nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    value: Value,
+    header: Header,
+}
+
+impl Entry {
+    #[inline]
+    pub(crate) fn parse(key: &[u8], value: Value) -> Result<Entry, Damage> {
+        let header = parse(key, &value)?;
+        Ok(Entry { value, header })
+    }
+
+    pub(crate) fn flags(&self) -> Flags {
+        self.header.flags
+    }
+
+    pub(crate) fn version(&self) -> u32 {
+        self.header.version
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.header.flags.has(Flags::TOMBSTONE)
+    }
+
+    pub(crate) fn is_derived(&self) -> bool {
+        self.header.flags.has(Flags::DERIVED)
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        self.header.flags.has(Flags::FAILED)
+    }
+
+    /// A marker of a failed upcast of the base's record: it has no form of its own.
+    pub(crate) fn is_failed_marker(&self) -> bool {
+        self.is_failed() && self.is_derived()
+    }
+
+    pub(crate) fn main(&self) -> &[u8] {
+        self.value.get(self.header.main.clone()).unwrap_or_default()
+    }
+
+    pub(crate) fn companion(&self) -> Option<(u32, &[u8])> {
+        let (version, range) = self.header.companion.as_ref()?;
+        Some((*version, self.value.get(range.clone()).unwrap_or_default()))
+    }
+
+    /// The whole envelope, for compare-and-set.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.value
+    }
+}
+
+#[inline]
+pub(crate) fn parse(key: &[u8], bytes: &[u8]) -> Result<Header, Damage> {
+    let Some(body_len) = bytes.len().checked_sub(CRC_BYTES) else {
+        return Err(Damage("shorter than an envelope"));
+    };
+    let (body, stored_crc) = bytes.split_at(body_len);
+    let [first, rest @ ..] = body else { return Err(Damage("shorter than an envelope")) };
+    if first >> 4 != FORMAT {
+        return Err(Damage("unknown envelope format; it may be of a newer release"));
+    }
+    if checksum(key, body).to_le_bytes() != *stored_crc {
+        return Err(Damage("checksum mismatch"));
+    }
+    let flags = Flags(first & 0x0f);
+    let mut at = body_len - rest.len();
+    let version = read_varint(body, &mut at)?;
+    let companion = if flags.has(Flags::COMPANION) {
+        let version = read_varint(body, &mut at)?;
+        Some((version, read_varint(body, &mut at)? as usize))
+    } else {
+        None
+    };
+    let forms = body_len - at;
+    let companion_len = companion.map_or(0, |(_, len)| len);
+    let Some(main_len) = forms.checked_sub(companion_len) else {
+        return Err(Damage("companion longer than the value"));
+    };
+    let hollow = flags.has(Flags::TOMBSTONE) || flags.has(Flags::FAILED.with(Flags::DERIVED));
+    if hollow && forms != 0 {
+        return Err(Damage("a tombstone or failed derivation that carries a form"));
+    }
+    if flags.has(Flags::TOMBSTONE) && flags != Flags::TOMBSTONE {
+        return Err(Damage("a tombstone with other flags"));
+    }
+    let split = at + main_len;
+    Ok(Header { flags, version, main: at..split, companion: companion.map(|(v, _)| (v, split..body_len)) })
+}
+
+#[inline]
+fn checksum(key: &[u8], body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(key), body)
+}
+
+fn read_varint(bytes: &[u8], at: &mut usize) -> Result<u32, Damage> {
+    let mut value: u32 = 0;
+    for shift in (0..35).step_by(7) {
+        let Some(&byte) = bytes.get(*at) else { return Err(Damage("ends inside its header")) };
+        *at += 1;
+        let low = u32::from(byte & 0x7f);
+        let part = low.checked_shl(shift).filter(|p| p >> shift == low);
+        let Some(part) = part else { return Err(Damage("a number in its header is too large")) };
+        value |= part;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Damage("a number in its header is too large"))
+}
+
+fn write_varint(out: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        out.push((value as u8 & 0x7f) | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Starts an envelope without a companion; the main form is appended by the caller, then [`finish`].
+#[inline]
+pub(crate) fn start(out: &mut Vec<u8>, flags: Flags, version: u32) {
+    out.clear();
+    out.push(FORMAT << 4 | flags.0);
+    write_varint(out, version);
+}
+
+/// Starts an envelope with a companion; the main form and then the companion's bytes are appended by the
+/// caller, then [`finish`].
+pub(crate) fn start_with_companion(
+    out: &mut Vec<u8>,
+    flags: Flags,
+    version: u32,
+    companion: u32,
+    companion_len: usize,
+) {
+    start(out, flags.with(Flags::COMPANION), version);
+    write_varint(out, companion);
+    // A form is limited far below 4 GiB before it comes here.
+    write_varint(out, u32::try_from(companion_len).unwrap_or(u32::MAX));
+}
+
+/// Appends the checksum.
+#[inline]
+pub(crate) fn finish(key: &[u8], out: &mut Vec<u8>) {
+    let crc = checksum(key, out);
+    out.extend_from_slice(&crc.to_le_bytes());
+}
+
+/// A whole envelope from forms at hand.
+pub(crate) fn seal(
+    key: &[u8],
+    flags: Flags,
+    version: u32,
+    main: &[u8],
+    companion: Option<(u32, &[u8])>,
+) -> Vec<u8> {
+    let companion_len = companion.map_or(0, |(_, bytes)| bytes.len());
+    let mut out = Vec::with_capacity(OVERHEAD_MAX + main.len() + companion_len);
+    match companion {
+        None => start(&mut out, flags, version),
+        Some((v, bytes)) => start_with_companion(&mut out, flags, version, v, bytes.len()),
+    }
+    out.extend_from_slice(main);
+    if let Some((_, bytes)) = companion {
+        out.extend_from_slice(bytes);
+    }
+    finish(key, &mut out);
+    out
+}
+
+/// The envelope of a removed record.
+pub(crate) fn tombstone(key: &[u8], version: u32) -> Vec<u8> {
+    seal(key, Flags::TOMBSTONE, version, &[], None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_of_every_kind() {
+        let cases: [(Flags, u32, &[u8], Option<(u32, &[u8])>); 6] = [
+            (Flags::NONE, 1, b"main", None),
+            (Flags::NONE, 300, b"main", Some((299, b"companion"))),
+            (Flags::DERIVED, 2, b"", Some((1, b""))),
+            (Flags::TOMBSTONE, 7, b"", None),
+            (Flags::DERIVED.with(Flags::FAILED), 2, b"", None),
+            (Flags::FAILED, 1, b"old", Some((2, b"new"))),
+        ];
+        for (flags, version, main, companion) in cases {
+            let bytes = seal(b"k", flags, version, main, companion);
+            let entry = Entry::parse(b"k", Value::from(bytes.as_slice())).unwrap();
+            assert_eq!((entry.version(), entry.main(), entry.companion()), (version, main, companion));
+            assert!(entry.flags().has(flags));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_is_damage() {
+        let bytes = seal(b"key", Flags::NONE, 2, b"main form", Some((1, b"old form")));
+        for at in 0..bytes.len() {
+            for bit in 0..8 {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << bit;
+                assert!(parse(b"key", &damaged).is_err(), "byte {at} bit {bit}");
+            }
+            assert!(parse(b"key", &bytes[..at]).is_err(), "cut at {at}");
+        }
+        assert_eq!(parse(b"kez", &bytes), Err(Damage("checksum mismatch")), "the wrong key");
+    }
+
+    #[test]
+    fn hostile_lengths_with_a_right_checksum_are_damage() {
+        // A companion length far beyond the value, and varints that never end.
+        for header in [&[0x12, 2, 1, 0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff][..]] {
+            let mut bytes = header.to_vec();
+            finish(b"k", &mut bytes);
+            assert!(parse(b"k", &bytes).is_err());
+        }
+    }
+}

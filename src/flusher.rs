@@ -1,0 +1,130 @@
+//! Group flush: one engine flush serves everyone whose write was made before it started.
+//!
+//! A failed flush leaves unknown what is durable, so it poisons the store: asking the system again may answer
+//! "done" for pages that it has thrown away.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+pub(crate) struct Flusher {
+    engine: Arc<dyn Engine>,
+    rounds: Mutex<Rounds>,
+    ended: Condvar,
+    dirty: AtomicBool,
+    stop: AtomicBool,
+}
+
+#[derive(Default)]
+struct Rounds {
+    started: u64,
+    done: u64,
+    running: bool,
+    failed: Option<String>,
+}
+
+/// A point in time: durable once a flush that started after it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ticket(u64);
+
+impl Flusher {
+    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+        Self {
+            engine,
+            rounds: Mutex::default(),
+            ended: Condvar::new(),
+            dirty: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that something was written.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        if !self.dirty.load(Ordering::Relaxed) {
+            self.dirty.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket(self.rounds.lock().started)
+    }
+
+    pub(crate) fn is_durable(&self, ticket: Ticket) -> bool {
+        self.rounds.lock().done > ticket.0
+    }
+
+    /// Engine flushes made so far.
+    pub(crate) fn count(&self) -> u64 {
+        self.rounds.lock().done
+    }
+
+    /// Returns when everything written before the call is durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let mut rounds = self.rounds.lock();
+        let wanted = rounds.started + 1;
+        loop {
+            if let Some(reason) = &rounds.failed {
+                return Err(Error::Poisoned { reason: reason.clone() });
+            }
+            if rounds.done >= wanted {
+                return Ok(());
+            }
+            if rounds.running {
+                self.ended.wait(&mut rounds);
+                continue;
+            }
+            rounds.running = true;
+            rounds.started += 1;
+            let round = rounds.started;
+            drop(rounds);
+            self.dirty.store(false, Ordering::Relaxed);
+            let result = self.engine.flush();
+            rounds = self.rounds.lock();
+            rounds.running = false;
+            self.ended.notify_all();
+            match result {
+                Ok(()) => rounds.done = round,
+                Err(e) => {
+                    rounds.failed = Some(format!("a flush failed, and what it left undone is unknown: {e}"));
+                    return Err(e.into());
+                }
+            }
+        }
+    }
+
+    /// The first failure, if a flush failed.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.rounds.lock().failed.clone()
+    }
+
+    /// The body of the background thread: flushes what was written, every `interval`, until stopped.
+    pub(crate) fn run(&self, interval: Duration) {
+        let mut rounds = self.rounds.lock();
+        while !self.stop.load(Ordering::Acquire) {
+            // Ends early only to stop or beside another flush; both are harmless.
+            self.ended.wait_for(&mut rounds, interval);
+            if rounds.failed.is_some() {
+                return;
+            }
+            if self.dirty.load(Ordering::Relaxed) && !self.stop.load(Ordering::Acquire) {
+                drop(rounds);
+                if let Err(e) = self.flush() {
+                    tracing::error!(error = %e, "background flush failed; the store is poisoned");
+                    return;
+                }
+                rounds = self.rounds.lock();
+            }
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.ended.notify_all();
+    }
+}

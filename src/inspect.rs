@@ -1,0 +1,230 @@
+//! Looking at a store without any Rust types: inventory and verification.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::catalog::{self, Catalog, Phase, Progress, Stage, Step, TableEntry, quarantine_tree};
+use crate::engine::{Engine, Page, Value};
+use crate::envelope::Entry;
+use crate::error::{Result, ShowKey};
+use crate::{ledger, quarantine};
+
+/// What a table's records are written in.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inventory {
+    /// The table.
+    pub table: String,
+    /// The active version.
+    pub active: u32,
+    /// The oldest version that can be read.
+    pub floor: u32,
+    /// Live records by the version of their main form; in an open migration a key counts once, by its overlay
+    /// entry if it has one.
+    pub records: BTreeMap<u32, u64>,
+    /// Overlay entries that hold a companion.
+    pub companions: u64,
+    /// Overlay entries that are derived.
+    pub derived: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Records in quarantine.
+    pub quarantined: u64,
+    /// Values that are damaged.
+    pub damaged: u64,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// Live records that were read, over all tables.
+    pub records: u64,
+    /// Ledger entries whose chain holds.
+    pub ledger_entries: u64,
+    /// Records in quarantine: not damage, but waiting.
+    pub quarantined: u64,
+    /// The first 1 000 damages, in words.
+    pub damage: Vec<String>,
+    /// All damages.
+    pub damage_count: u64,
+}
+
+const DAMAGE_MAX: usize = 1000;
+const PAGE_RECORDS: usize = 512;
+
+impl Report {
+    fn damaged(&mut self, what: impl FnOnce() -> String) {
+        self.damage_count += 1;
+        if self.damage.len() < DAMAGE_MAX {
+            self.damage.push(what());
+        }
+    }
+
+    /// Whether nothing is damaged.
+    pub fn is_clean(&self) -> bool {
+        self.damage_count == 0
+    }
+}
+
+fn each(engine: &dyn Engine, tree: &str, mut call: impl FnMut(&[u8], Value) -> Result<()>) -> Result<()> {
+    let tree = engine.tree(tree)?;
+    let mut lower = Bound::Unbounded;
+    loop {
+        let mut page = Page::new();
+        let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let end = tree.scan(range, false, PAGE_RECORDS, &mut page)?;
+        let last = page.last().map(|(key, _)| key.to_vec());
+        for (key, value) in page {
+            call(&key, value)?;
+        }
+        match last {
+            Some(last) if !end => lower = Bound::Excluded(last),
+            _ => return Ok(()),
+        }
+    }
+}
+
+pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<Inventory>> {
+    let mut all = Vec::new();
+    for (name, table) in &catalog.tables {
+        let (active, floor) = (table.active, table.floor);
+        let mut inventory = Inventory { table: name.clone(), active, floor, ..Inventory::default() };
+        let overlay = table.overlay().map(|g| table.tree(g));
+        if let Some(overlay) = &overlay {
+            each(engine, overlay, |key, value| {
+                count(&mut inventory, key, value);
+                Ok(())
+            })?;
+        }
+        let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
+        if let Some(base) = table.base() {
+            each(engine, &table.tree(base), |key, value| {
+                let hidden = match &over {
+                    Some(over) => over.get(key)?.is_some(),
+                    None => false,
+                };
+                if !hidden {
+                    count(&mut inventory, key, value);
+                }
+                Ok(())
+            })?;
+        }
+        all.push(inventory);
+    }
+    Ok(all)
+}
+
+fn count(inventory: &mut Inventory, key: &[u8], value: Value) {
+    let Ok(entry) = Entry::parse(key, value) else {
+        inventory.damaged += 1;
+        return;
+    };
+    inventory.derived += u64::from(entry.is_derived());
+    inventory.companions += u64::from(entry.companion().is_some());
+    if entry.is_failed() {
+        inventory.quarantined += 1;
+    }
+    if entry.is_tombstone() {
+        inventory.tombstones += 1;
+    } else {
+        *inventory.records.entry(entry.version()).or_default() += 1;
+    }
+}
+
+pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
+    let mut report = Report::default();
+    let (entries, damage) = ledger::read(engine, catalog);
+    report.ledger_entries = entries.len() as u64;
+    if let Some(damage) = damage {
+        report.damaged(|| damage.to_string());
+    }
+    for (name, table) in &catalog.tables {
+        let migration = table.migration.as_ref().and_then(|name| catalog.migrations.get(name));
+        let step = migration.and_then(|m| m.tables.iter().find(|step| step.table == *name));
+        let phase = migration.map(|m| m.phase()).transpose()?;
+        verify_table(engine, name, table, step.filter(|s| !s.metadata_only), phase, &mut report)?;
+        each(engine, &quarantine_tree(name), |key, value| {
+            if let Err(e) = quarantine::from_bytes(key, &value) {
+                report.damaged(|| format!("quarantine of {name}, key {}: {e}", ShowKey(key)));
+            }
+            Ok(())
+        })?;
+    }
+    Ok(report)
+}
+
+fn verify_table(
+    engine: &dyn Engine,
+    name: &str,
+    table: &TableEntry,
+    step: Option<&Step>,
+    phase: Option<Phase>,
+    report: &mut Report,
+) -> Result<()> {
+    let Some(base) = table.base().map(|g| table.tree(g)) else { return Ok(()) };
+    let overlay = table.overlay().map(|g| table.tree(g));
+    let mut copied = false;
+    if let (Some(overlay), Some(step)) = (&overlay, step) {
+        let key = Progress::key(overlay);
+        copied = match engine.tree(catalog::TREE)?.get(&key)? {
+            Some(bytes) => match Progress::from_bytes(&key, &bytes) {
+                Ok(progress) => progress.stage()? == Stage::Forwarding && phase != Some(Phase::Folding),
+                Err(e) => {
+                    report.damaged(|| e.to_string());
+                    false
+                }
+            },
+            None => false,
+        };
+        each(engine, overlay, |key, value| {
+            let Some(entry) = parsed(name, key, value, report) else { return Ok(()) };
+            report.quarantined += u64::from(entry.is_failed());
+            report.records += u64::from(!entry.is_tombstone());
+            let companion_fits = entry.companion().is_none_or(|(v, _)| v == step.from || v == step.to);
+            let fits = entry.is_tombstone() || entry.version() == step.from || entry.version() == step.to;
+            if !fits || !companion_fits {
+                let version = entry.version();
+                report.damaged(|| {
+                    format!(
+                        "table {name}, key {}: version {version} is of neither side of the migration",
+                        ShowKey(key)
+                    )
+                });
+            }
+            Ok(())
+        })?;
+    }
+    let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
+    each(engine, &base, |key, value| {
+        let Some(entry) = parsed(name, key, value, report) else { return Ok(()) };
+        if entry.is_tombstone() || entry.is_failed_marker() {
+            return Ok(());
+        }
+        let hidden = match &over {
+            Some(over) => over.get(key)?.is_some(),
+            None => false,
+        };
+        report.records += u64::from(!hidden);
+        let version = entry.version();
+        if !(table.oldest..=table.stored).contains(&version) {
+            report.damaged(|| {
+                format!("table {name}, key {}: a record of version {version} does not belong here", ShowKey(key))
+            });
+        }
+        if copied && !hidden {
+            report.damaged(|| format!("table {name}, key {}: the backfill left it behind", ShowKey(key)));
+        }
+        Ok(())
+    })
+}
+
+fn parsed(name: &str, key: &[u8], value: Value, report: &mut Report) -> Option<Entry> {
+    match Entry::parse(key, value) {
+        Ok(entry) => Some(entry),
+        Err(damage) => {
+            report.damaged(|| format!("table {name}, key {}: {}", ShowKey(key), damage.0));
+            None
+        }
+    }
+}

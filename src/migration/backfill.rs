@@ -1,0 +1,479 @@
+//! The backfill: three stages for each table, in small steps.
+//!
+//! 1. *Reverting* (only after a restart): derived entries go back to what they came from. The frontier was
+//!    lowered durably before (rule 3).
+//! 2. *Copying*: a page of the base after the cursor; upcast and validate outside all locks; insert where the
+//!    overlay has nothing (invariant 5); raise the frontier after the batch. The cursor is persisted once a
+//!    flush that started after the batch is done.
+//! 3. *Forwarding*: overlay entries whose main form is `from` are brought to `to`, by compare-and-set: those in
+//!    the backlog, or after a reopen or an overflow all that a pass over the overlay finds.
+//!
+//! A record whose upcast fails goes to the quarantine, marker and reason in one commit; the rest goes on. Every
+//! engine write is made under the gate if the epoch is that of the step; if it moved, the step ends.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quanta::Instant;
+
+use crate::catalog::{Stage, quarantine_tree};
+use crate::core::Shared;
+use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
+use crate::envelope::{self, Entry, Flags};
+use crate::error::{Error, Result};
+use crate::flusher::Ticket;
+use crate::lineage::{CastFailure, Casts};
+use crate::migration::run::{RunTable, save_progress};
+use crate::quarantine;
+use crate::route::{Frontier, Kind, Open, Route};
+use crate::stats::BackgroundMeter;
+
+const PAGE_RECORDS: usize = 256;
+
+/// What one step did.
+#[derive(Debug, Default)]
+pub(crate) struct Stepped {
+    pub(crate) records: usize,
+    pub(crate) engine: Duration,
+    /// The table needs no more work for now.
+    pub(crate) caught_up: bool,
+    /// The epoch moved: someone changed the state, and the worker has to look again.
+    pub(crate) moved: bool,
+}
+
+/// The worker's place in one table. Losing it costs a page; the truth is in [`RunTable::progress`].
+pub(crate) struct TableBackfill<'a> {
+    table: &'a RunTable,
+    shared: Arc<Shared>,
+    casts: Casts,
+    page: VecDeque<(Value, Value)>,
+    page_end: bool,
+    /// Where a pass over the overlay has come, if one is under way.
+    pass: Option<Bound<Vec<u8>>>,
+    unsaved: Option<(Ticket, Vec<u8>)>,
+    calls: Vec<Duration>,
+}
+
+impl<'a> TableBackfill<'a> {
+    pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
+        let shared = Arc::clone(&table.state.shared);
+        let (page, calls) = (VecDeque::new(), Vec::new());
+        Self { table, shared, casts, page, page_end: false, pass: None, unsaved: None, calls }
+    }
+
+    /// Works through up to `batch` records.
+    pub(crate) fn step(&mut self, meter: &BackgroundMeter, batch: usize) -> Result<Stepped> {
+        let route = self.table.state.route_owned();
+        let Kind::Open(open) = &route.kind else {
+            return Ok(Stepped { moved: true, ..Stepped::default() });
+        };
+        let stage = self.table.progress.lock().stage()?;
+        let mut stepped = Stepped::default();
+        let result = match stage {
+            Stage::Reverting => self.revert(meter, &route, open, batch, &mut stepped),
+            Stage::Copying => self.copy(meter, &route, open, batch, &mut stepped),
+            Stage::Forwarding => self.forward(meter, &route, open, batch, &mut stepped),
+        };
+        stepped.engine = self.calls.iter().sum();
+        meter.record(&self.calls);
+        self.calls.clear();
+        result.map(|()| stepped)
+    }
+
+    /// One engine call of the background: under the gate, metered, at the epoch of the step.
+    fn call<R>(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        call: impl FnOnce() -> EngineResult<R>,
+    ) -> Result<Option<R>> {
+        let mut waited = Duration::ZERO;
+        let state = &self.table.state;
+        let mut took = Duration::ZERO;
+        let result = state.gated(route.epoch, &mut waited, || {
+            let (result, duration) = meter.call(call);
+            took = duration;
+            result
+        });
+        self.calls.push(took);
+        result
+    }
+
+    fn scan(
+        &mut self,
+        meter: &BackgroundMeter,
+        tree: &dyn crate::engine::Tree,
+        lower: Bound<&[u8]>,
+        limit: usize,
+        page: &mut Page,
+    ) -> Result<bool> {
+        let (end, took) = meter.call(|| tree.scan((lower, Bound::Unbounded), false, limit, page));
+        self.calls.push(took);
+        Ok(end?)
+    }
+
+    fn copy(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        batch: usize,
+        stepped: &mut Stepped,
+    ) -> Result<()> {
+        self.save_when_durable()?;
+        let mut last = None;
+        let mut quarantined = 0;
+        while stepped.records < batch {
+            if self.page.is_empty() {
+                if self.page_end {
+                    break;
+                }
+                // A page is not a batch: reading it is spread over the steps that use it up.
+                if stepped.records > 0 && self.calls.iter().sum::<Duration>() > Duration::from_micros(200) {
+                    break;
+                }
+                let cursor = last.clone().unwrap_or_else(|| self.table.progress.lock().cursor.clone());
+                let lower = if cursor.is_empty() && !self.started(&last) {
+                    Bound::Unbounded
+                } else {
+                    Bound::Excluded(cursor.as_slice())
+                };
+                let mut page = Page::with_capacity(PAGE_RECORDS);
+                self.page_end = self.scan(meter, &*open.base.tree, lower, PAGE_RECORDS, &mut page)?;
+                self.page = page.into();
+                continue;
+            }
+            let Some((key, value)) = self.page.pop_front() else { break };
+            match self.copy_record(meter, route, open, &key, value)? {
+                Some(failed) => quarantined += u64::from(failed),
+                None => {
+                    stepped.moved = true;
+                    self.page.clear();
+                    self.page_end = false;
+                    break;
+                }
+            }
+            stepped.records += 1;
+            last = Some(key.to_vec());
+        }
+        let mut progress = self.table.progress.lock();
+        progress.counts.copied += stepped.records as u64;
+        progress.counts.quarantined += quarantined;
+        if let Some(last) = last {
+            progress.cursor.clone_from(&last);
+            if !stepped.moved {
+                self.table.state.set_frontier(Frontier::After(last.clone()));
+            }
+            self.unsaved.get_or_insert((self.shared.flusher.ticket(), last));
+        }
+        if self.page.is_empty() && self.page_end && !stepped.moved {
+            progress.set_stage(Stage::Forwarding);
+            let progress = progress.clone();
+            // The last page has to be durable before "every base key has an overlay entry" is.
+            self.shared.flush()?;
+            save_progress(&self.shared, &self.table.overlay, &progress)?;
+            self.table.state.set_frontier(Frontier::End);
+            self.unsaved = None;
+        }
+        Ok(())
+    }
+
+    /// Whether an empty cursor means "nothing copied yet" and not "the empty key was copied".
+    fn started(&self, last: &Option<Vec<u8>>) -> bool {
+        last.is_some() || self.table.progress.lock().counts.copied > 0
+    }
+
+    /// Answers whether the record went to the quarantine; `None` if the epoch moved.
+    fn copy_record(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        key: &[u8],
+        value: Value,
+    ) -> Result<Option<bool>> {
+        let derived = match Entry::parse(key, value) {
+            Ok(entry) if entry.is_tombstone() || entry.is_failed_marker() => {
+                // In a base that is absence; the overlay needs no entry for it.
+                return Ok(Some(false));
+            }
+            Ok(entry) => self.casts.upcast((entry.version(), entry.main())).map_err(|e| describe(&e)),
+            Err(damage) => Err(format!("the stored value is damaged: {}", damage.0)),
+        };
+        let derived = derived.and_then(|main| {
+            let value = envelope::seal(key, Flags::DERIVED, open.to, &main, None);
+            self.shared.check_size(key, &value).map(|()| value).map_err(|e| e.to_string())
+        });
+        match derived {
+            Ok(value) => {
+                let overlay = Arc::clone(&open.overlay.tree);
+                let inserted = self.call(meter, route, || overlay.insert_if_absent(key, &value))?;
+                Ok(inserted.map(|_| false))
+            }
+            Err(reason) => {
+                let marker = envelope::seal(key, Flags::DERIVED.with(Flags::FAILED), open.to, &[], None);
+                self.quarantine(meter, route, open, key, None, marker, Some(&reason))
+            }
+        }
+    }
+
+    /// Replaces the overlay's entry `old` and writes, or removes, the quarantine's, in one commit.
+    #[expect(clippy::too_many_arguments, reason = "one commit has these parts")]
+    fn quarantine(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        key: &[u8],
+        old: Option<&[u8]>,
+        entry: Vec<u8>,
+        reason: Option<&str>,
+    ) -> Result<Option<bool>> {
+        let overlay = open.overlay.name.to_string();
+        let entry = if entry.is_empty() { None } else { Some(entry) };
+        let poison = reason.map(|reason| quarantine::to_bytes(key, reason)).transpose()?;
+        if let Some(reason) = reason {
+            tracing::warn!(target: "exuvia", table = %self.table.state.name, reason, "record quarantined");
+        }
+        let tree = quarantine_tree(&self.table.state.name);
+        let checks = [Check { tree: overlay.clone(), key: key.to_vec(), expected: old.map(<[u8]>::to_vec) }];
+        let writes = [
+            Write { tree: overlay, key: key.to_vec(), value: entry },
+            Write { tree, key: key.to_vec(), value: poison },
+        ];
+        let engine = Arc::clone(&self.shared.engine);
+        let outcome = self.call(meter, route, || engine.commit(&checks, &writes))?;
+        Ok(outcome.map(|outcome| outcome == Outcome::Applied))
+    }
+
+    fn forward(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        batch: usize,
+        stepped: &mut Stepped,
+    ) -> Result<()> {
+        let backlog = &self.table.state.backlog;
+        if self.pass.is_none() && backlog.wants_pass() {
+            backlog.begin_pass();
+            self.pass = Some(Bound::Unbounded);
+        }
+        if let Some(lower) = self.pass.take() {
+            let mut page = Page::new();
+            let bound = lower.as_ref().map(Vec::as_slice);
+            let limit = batch.clamp(16, PAGE_RECORDS);
+            let scanned = self.scan(meter, &*open.overlay.tree, bound, limit, &mut page);
+            let next = page.last().map(|(key, _)| Bound::Excluded(key.to_vec()));
+            let result = scanned.and_then(|end| {
+                for (key, value) in page {
+                    stepped.records += 1;
+                    if self.bring_forward(meter, route, open, &key, value)?.is_none() {
+                        stepped.moved = true;
+                        break;
+                    }
+                }
+                Ok(end)
+            });
+            match (result, next) {
+                (Ok(true), _) if !stepped.moved => {}
+                (Ok(false), Some(next)) if !stepped.moved => self.pass = Some(next),
+                (result, _) => {
+                    // The pass broke off: it has to be made again, whole.
+                    self.table.state.backlog.demand_pass();
+                    result?;
+                }
+            }
+            return Ok(());
+        }
+        while stepped.records < batch {
+            let Some(key) = self.table.state.backlog.pop() else {
+                stepped.caught_up = self.table.state.backlog.is_empty();
+                return Ok(());
+            };
+            stepped.records += 1;
+            let overlay = Arc::clone(&open.overlay.tree);
+            let done = match overlay.get(&key) {
+                Ok(Some(value)) => self.bring_forward(meter, route, open, &key, value),
+                Ok(None) => Ok(Some(())),
+                Err(e) => Err(e.into()),
+            };
+            if !matches!(done, Ok(Some(()))) {
+                self.table.state.backlog.push(&key);
+                stepped.moved = true;
+                return done.map(|_| ());
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings one overlay entry from `from` to `to`, unless it is there already. `None` if the epoch moved.
+    pub(crate) fn bring_forward(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        key: &[u8],
+        value: Value,
+    ) -> Result<Option<()>> {
+        let mut value = value;
+        loop {
+            let Ok(old) = Entry::parse(key, value) else {
+                // Damage of this record: readers are told; it must not end the backfill of all others.
+                tracing::error!(target: "exuvia", table = %self.table.state.name, "a damaged overlay entry");
+                return Ok(Some(()));
+            };
+            if old.is_tombstone() || old.version() > open.from || old.is_failed() {
+                return Ok(Some(()));
+            }
+            let main = (old.version(), old.main());
+            let cast = match old.companion() {
+                Some((_, companion)) => self.casts.merge(main, companion).map(|m| (m.record, m.dropped, false)),
+                None => self.casts.upcast(main).map(|record| (record, false, true)),
+            };
+            let done = match cast {
+                Ok((record, dropped, derived)) => {
+                    let flags = if derived { Flags::DERIVED } else { Flags::NONE };
+                    let new = envelope::seal(key, flags, open.to, &record, Some((open.from, old.main())));
+                    self.shared.check_size(key, &new)?;
+                    let overlay = Arc::clone(&open.overlay.tree);
+                    let swap = || overlay.compare_and_swap(key, Some(old.bytes()), Some(&new));
+                    let done = self.call(meter, route, swap)?;
+                    if done == Some(true) {
+                        let mut progress = self.table.progress.lock();
+                        progress.counts.brought_forward += 1;
+                        progress.counts.merges_dropped += u64::from(dropped);
+                        drop(progress);
+                        if dropped {
+                            let total = &self.shared.recorder.merges_dropped;
+                            total.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        }
+                    }
+                    done
+                }
+                Err(e) => {
+                    let failed = envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
+                    let reason = describe(&e);
+                    let done =
+                        self.quarantine(meter, route, open, key, Some(old.bytes()), failed, Some(&reason))?;
+                    if done == Some(true) {
+                        self.table.progress.lock().counts.quarantined += 1;
+                    }
+                    done
+                }
+            };
+            match done {
+                None => return Ok(None),
+                Some(true) => return Ok(Some(())),
+                // A writer was here meanwhile: look again.
+                Some(false) => match open.overlay.tree.get(key)? {
+                    Some(next) => value = next,
+                    None => return Ok(Some(())),
+                },
+            }
+        }
+    }
+
+    fn revert(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        batch: usize,
+        stepped: &mut Stepped,
+    ) -> Result<()> {
+        let lower = self.pass.take().unwrap_or(Bound::Unbounded);
+        let mut page = Page::new();
+        let bound = lower.as_ref().map(Vec::as_slice);
+        let limit = batch.clamp(16, PAGE_RECORDS);
+        let end = self.scan(meter, &*open.overlay.tree, bound, limit, &mut page)?;
+        let next = page.last().map(|(key, _)| Bound::Excluded(key.to_vec()));
+        for (key, value) in page {
+            stepped.records += 1;
+            if self.revert_entry(meter, route, open, &key, value)?.is_none() {
+                stepped.moved = true;
+                return Ok(());
+            }
+        }
+        self.pass = next;
+        if end {
+            self.pass = None;
+            self.page.clear();
+            self.page_end = false;
+            self.table.state.backlog.demand_pass();
+            let progress = {
+                let mut progress = self.table.progress.lock();
+                *progress = crate::catalog::Progress::start();
+                progress.clone()
+            };
+            self.shared.flush()?;
+            save_progress(&self.shared, &self.table.overlay, &progress)?;
+        }
+        Ok(())
+    }
+
+    /// Takes one derived entry back to what it came from. What a writer changes meanwhile is not derived.
+    fn revert_entry(
+        &mut self,
+        meter: &BackgroundMeter,
+        route: &Route,
+        open: &Open,
+        key: &[u8],
+        value: Value,
+    ) -> Result<Option<()>> {
+        let Ok(old) = Entry::parse(key, value) else { return Ok(Some(())) };
+        let overlay = Arc::clone(&open.overlay.tree);
+        let done = if old.is_failed() {
+            let back = if old.is_derived() {
+                Vec::new()
+            } else {
+                envelope::seal(key, Flags::NONE, old.version(), old.main(), old.companion())
+            };
+            self.quarantine(meter, route, open, key, Some(old.bytes()), back, None)?.map(|_| ())
+        } else if !old.is_derived() {
+            Some(())
+        } else {
+            let back = old.companion().map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
+            let swap = || overlay.compare_and_swap(key, Some(old.bytes()), back.as_deref());
+            self.call(meter, route, swap)?.map(|_| ())
+        };
+        Ok(done)
+    }
+
+    /// Persists a cursor once a flush that started after its batch is done (rule 3).
+    fn save_when_durable(&mut self) -> Result<()> {
+        let Some((ticket, cursor)) = &self.unsaved else { return Ok(()) };
+        if !self.shared.flusher.is_durable(*ticket) {
+            self.shared.flusher.touch();
+            return Ok(());
+        }
+        let mut progress = self.table.progress.lock().clone();
+        progress.cursor.clone_from(cursor);
+        save_progress(&self.shared, &self.table.overlay, &progress)?;
+        self.unsaved = None;
+        Ok(())
+    }
+}
+
+fn describe(failure: &CastFailure) -> String {
+    match failure.kind {
+        crate::lineage::FailureKind::Cast(cast) => {
+            format!("{cast} from version {} to {}: {}", failure.from, failure.to, failure.source)
+        }
+        _ => format!("version {}: {}", failure.from, failure.source),
+    }
+}
+
+/// An error that trying again may mend.
+pub(crate) fn is_transient(e: &Error) -> bool {
+    matches!(e, Error::Engine(_))
+}
+
+/// Time that a step took, user code included.
+pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
+    let start = Instant::now();
+    let result = work();
+    (result, start.elapsed())
+}

@@ -1,0 +1,139 @@
+//! Where a migration stands: a value to look at.
+
+use std::time::Duration;
+
+use crate::catalog::{Catalog, Counts, Phase};
+use crate::core::Core;
+use crate::error::Result;
+use crate::migration::run::Waiting;
+use crate::migration::worker;
+
+/// Where a migration stands.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// The migration.
+    pub name: String,
+    /// Why it was begun.
+    pub why: String,
+    /// By whom.
+    pub by: String,
+    /// Its phase. `Complete` only while nothing of old writers is left to bring forward.
+    pub phase: Phase,
+    /// It cannot be rolled back.
+    pub one_way: bool,
+    /// Writers of the new version are refused since the rollback.
+    pub fenced: bool,
+    /// What its background worker does.
+    pub backfill: Backfill,
+    /// Its tables.
+    pub tables: Vec<TableStatus>,
+    /// Estimated share of the records that are copied, 0 to 1, by the position of the cursor among the keys.
+    pub fraction: f64,
+    /// Records copied in a second, since the present worker started.
+    pub records_per_s: Option<f64>,
+    /// Estimated time to completion.
+    pub eta: Option<Duration>,
+}
+
+/// One table of a migration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableStatus {
+    /// The table.
+    pub table: String,
+    /// The version that it comes from.
+    pub from: u32,
+    /// The version that it goes to.
+    pub to: u32,
+    /// No record is rewritten.
+    pub metadata_only: bool,
+    /// What was done so far.
+    pub counts: Counts,
+    /// Records of old writers that wait to be brought forward; at least so many.
+    pub backlog: u64,
+    /// The backlog is not known exactly (after a reopen, or too many): a pass over the overlay finds it.
+    pub backlog_unknown: bool,
+}
+
+/// What the background worker does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backfill {
+    /// It runs.
+    Running,
+    /// A caller paused it.
+    Paused,
+    /// It cannot get on.
+    Waiting(Waiting),
+    /// It has nothing to do in this phase.
+    Stopped,
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Waiting::Code { table } => {
+                write!(f, "no handle with the code of the new version of table {table} is open; open one")
+            }
+            Waiting::Space { free, floor } => {
+                write!(f, "{free} bytes are free and {floor} must stay free; make room, it goes on by itself")
+            }
+            Waiting::Retry { reason } => write!(f, "the engine failed, it is tried again: {reason}"),
+            Waiting::Failed { reason } => write!(f, "it failed: {reason}"),
+        }
+    }
+}
+
+pub(crate) fn of(core: &Core, catalog: &Catalog, name: &str) -> Result<Status> {
+    let entry = catalog.migration(name)?;
+    let run = core.runs.lock().get(name).cloned();
+    let mut status = Status {
+        name: name.to_owned(),
+        why: entry.why.clone(),
+        by: entry.by.clone(),
+        phase: entry.phase()?,
+        one_way: entry.one_way,
+        fenced: entry.fenced,
+        backfill: Backfill::Stopped,
+        tables: Vec::new(),
+        fraction: 1.0,
+        records_per_s: None,
+        eta: None,
+    };
+    for step in &entry.tables {
+        let part = run.as_ref().and_then(|run| run.tables.iter().find(|t| t.step.table == step.table));
+        status.tables.push(TableStatus {
+            table: step.table.clone(),
+            from: step.from,
+            to: step.to,
+            metadata_only: step.metadata_only,
+            counts: part.map(|t| t.progress.lock().counts).unwrap_or_default(),
+            backlog: part.map_or(0, |t| t.state.backlog.len()),
+            backlog_unknown: part.is_some_and(|t| t.state.backlog.wants_pass()),
+        });
+    }
+    let Some(run) = run else { return Ok(status) };
+    status.phase = run.visible_phase(entry)?;
+    status.fraction = worker::fraction(&run);
+    let control = run.control();
+    status.backfill = match control.waiting {
+        _ if !status.phase.is_forward() && status.phase != Phase::Folding => Backfill::Stopped,
+        Some(waiting) => Backfill::Waiting(waiting),
+        None if control.paused && status.phase != Phase::Folding => Backfill::Paused,
+        None if control.running => Backfill::Running,
+        None => Backfill::Stopped,
+    };
+    if let (true, Some((at, copied, fraction))) = (control.running, control.started) {
+        let seconds = at.elapsed().as_secs_f64();
+        let now: u64 = status.tables.iter().map(|t| t.counts.copied).sum();
+        if seconds > 0.0 {
+            status.records_per_s = Some(now.saturating_sub(copied) as f64 / seconds);
+            let speed = (status.fraction - fraction) / seconds;
+            if speed > 0.0 {
+                status.eta = Duration::try_from_secs_f64((1.0 - status.fraction) / speed).ok();
+            }
+        }
+    }
+    Ok(status)
+}

@@ -1,0 +1,211 @@
+//! The sweeper: what closed migrations left behind, in small steps under the pause budget.
+//!
+//! 1. Trees that the catalog does not name are emptied page by page and then dropped (generation ids are never
+//!    used again, so such a tree is certainly nobody's).
+//! 2. A generation that a contract left with companions and tombstones is cleaned by compare-and-set. The work
+//!    belongs to a generation, and `begin` stops it first (rule 5); it need not have finished, since in a base a
+//!    tombstone is absence and a companion means nothing.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use quanta::Instant;
+
+use crate::core::{Change, Core, Shared};
+use crate::engine::{Page, Tree};
+use crate::envelope::{self, Entry, Flags};
+use crate::error::Result;
+use crate::ledger::Event;
+use crate::migration::backfill::timed;
+use crate::migration::pacer::{self, Decision, Measured};
+use crate::route::{Kind, TableState};
+use crate::stats::{Activity, BackgroundMeter};
+
+pub(crate) struct Sweeper {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Sweeper {
+    pub(crate) fn join(self) {
+        self.stop.store(true, Ordering::Release);
+        if self.thread.thread().id() != std::thread::current().id() {
+            drop(self.thread.join());
+        }
+    }
+}
+
+impl Core {
+    /// Starts the sweeper, if there is anything to sweep; one that runs is stopped first.
+    pub(crate) fn start_sweeper(self: &Arc<Core>) -> Result<()> {
+        let mut sweeper = self.sweeper.lock();
+        if let Some(old) = sweeper.take() {
+            old.join();
+        }
+        let catalog = self.catalog();
+        let unswept = catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
+        let dead = self.shared.engine.trees()?.iter().any(|tree| !catalog.is_named(tree));
+        if !unswept && !dead {
+            return Ok(());
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (core, stopped) = (Arc::clone(self), Arc::clone(&stop));
+        let thread = crate::core::spawn("exuvia-sweep", move || {
+            crate::migration::worker::lower_priority();
+            if let Err(e) = sweep(&core, &stopped) {
+                tracing::warn!(target: "exuvia", error = %e, "sweep ended; it goes on at the next open");
+            }
+        })?;
+        *sweeper = Some(Sweeper { stop, thread });
+        Ok(())
+    }
+
+    /// Stops the sweeper and waits until it is gone.
+    pub(crate) fn stop_sweeper(&self) {
+        let sweeper = self.sweeper.lock().take();
+        if let Some(sweeper) = sweeper {
+            sweeper.join();
+        }
+    }
+
+    /// Whether a sweep is at work.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.sweeper.lock().as_ref().is_some_and(|sweeper| !sweeper.thread.is_finished())
+    }
+}
+
+fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
+    let meter = core.shared.recorder.background();
+    let catalog = core.catalog();
+    for (name, table) in &catalog.tables {
+        if table.migration.is_none() && table.generations.iter().any(|g| g.unswept) {
+            let state = core.table(name)?;
+            if !clean(core, &state, &meter, stop)? {
+                return Ok(());
+            }
+        }
+    }
+    for tree in core.shared.engine.trees()? {
+        if !core.catalog().is_named(&tree) {
+            if !empty(&core.shared, &tree, &meter, stop)? {
+                return Ok(());
+            }
+            core.shared.engine.drop_tree(&tree)?;
+        }
+    }
+    for name in catalog.tables.keys() {
+        let state = core.table(name)?;
+        if state.activity() == Activity::Sweep {
+            state.set_activity(Activity::Idle);
+        }
+    }
+    Ok(())
+}
+
+/// Removes all records of a tree that nobody reads. Answers `false` if it was stopped.
+fn empty(shared: &Shared, name: &str, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+    let tree = shared.engine.tree(name)?;
+    paced(shared, &*tree, meter, stop, |key, _value, calls| {
+        let (done, took) = meter.call(|| tree.delete(key));
+        calls.push(took);
+        Ok(done.map(|()| true)?)
+    })
+}
+
+/// Drops companions, tombstones and flags from a settled table's generation.
+fn clean(core: &Arc<Core>, state: &Arc<TableState>, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+    let started = Instant::now();
+    let route = state.route_owned();
+    let Kind::Settled { tree, .. } = &route.kind else { return Ok(true) };
+    state.set_activity(Activity::Sweep);
+    let mut swept = 0;
+    let finished = paced(&core.shared, &*tree.tree, meter, stop, |key, value, calls| {
+        // A damaged record is left for its readers to find.
+        let Ok(old) = Entry::parse(key, value) else { return Ok(true) };
+        if old.flags() == Flags::NONE {
+            return Ok(true);
+        }
+        let new = if old.is_tombstone() || old.is_failed_marker() {
+            None
+        } else {
+            Some(envelope::seal(key, Flags::NONE, old.version(), old.main(), None))
+        };
+        let mut waited = Duration::ZERO;
+        let done = state.gated(route.epoch, &mut waited, || {
+            let (result, took) =
+                meter.call(|| tree.tree.compare_and_swap(key, Some(old.bytes()), new.as_deref()));
+            calls.push(took);
+            result
+        })?;
+        swept += 1;
+        Ok(done.is_some())
+    })?;
+    if !finished {
+        return Ok(false);
+    }
+    core.shared.flush()?;
+    let name = state.name.to_string();
+    let event = Event::new("sweep", &name).count("entries swept", swept);
+    let generation = tree.name.to_string();
+    core.change(started, move |catalog| {
+        let table = catalog.table_mut(&name)?;
+        let id = table.id;
+        for swept in table.generations.iter_mut().filter(|g| format!("{id}/{}", g.id) == generation) {
+            swept.unswept = false;
+        }
+        Ok(Change { event, flips: Vec::new(), result: () })
+    })?;
+    Ok(true)
+}
+
+/// Goes through a tree in batches under the store's budget. Answers `false` if it was stopped, or `each` said so.
+fn paced(
+    shared: &Shared,
+    tree: &dyn Tree,
+    meter: &BackgroundMeter,
+    stop: &AtomicBool,
+    mut each: impl FnMut(&[u8], crate::engine::Value, &mut Vec<Duration>) -> Result<bool>,
+) -> Result<bool> {
+    let budget = shared.settings.budget;
+    let mut lower = Bound::Unbounded;
+    let mut batch = 16;
+    loop {
+        if stop.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let mut calls = Vec::new();
+        let (result, elapsed) = timed(|| -> Result<(usize, bool, bool)> {
+            let mut page = Page::new();
+            let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+            let (end, took) = meter.call(|| tree.scan(range, false, batch, &mut page));
+            calls.push(took);
+            let end = end?;
+            let records = page.len();
+            for (key, value) in page {
+                if !each(&key, value, &mut calls)? {
+                    return Ok((records, end, false));
+                }
+                lower = Bound::Excluded(key.to_vec());
+            }
+            Ok((records, end, true))
+        });
+        let (records, end, go_on) = result?;
+        meter.record(&calls);
+        let engine = calls.iter().sum();
+        shared.recorder.batch(engine);
+        shared.flusher.touch();
+        if !go_on {
+            return Ok(false);
+        }
+        if end {
+            return Ok(true);
+        }
+        let Decision { batch: next, rest } =
+            pacer::decide(&budget, batch, &Measured { records, engine, elapsed });
+        batch = next;
+        std::thread::sleep(rest);
+    }
+}

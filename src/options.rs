@@ -1,0 +1,131 @@
+//! How a store is opened.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::migration::Budget;
+use crate::observe::Observer;
+use crate::store::Store;
+
+/// When a write is safe from a power failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the call returns. Concurrent writers share flushes.
+    EveryWrite,
+    /// At the latest `interval` after the call returned (plus the time of a flush). A killed process loses
+    /// nothing that reached the system.
+    Buffered {
+        /// The longest time between two background flushes while something is being written.
+        interval: Duration,
+    },
+}
+
+impl Default for Durability {
+    /// Buffered, with an interval of 500 ms.
+    fn default() -> Self {
+        Durability::Buffered { interval: Duration::from_millis(500) }
+    }
+}
+
+/// Options of a store; made by `Store::options()`, ended by [`Options::open`].
+#[must_use = "options do nothing until `open` is called"]
+#[derive(Clone)]
+pub struct Options {
+    settings: Settings,
+    cache_bytes: u64,
+    create: bool,
+}
+
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    pub(crate) budget: Budget,
+    pub(crate) free_bytes_min: u64,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) observe_pauses_from: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            settings: Settings {
+                durability: Durability::default(),
+                budget: Budget::default(),
+                free_bytes_min: 256 << 20,
+                observer: None,
+                observe_pauses_from: Duration::from_micros(100),
+            },
+            cache_bytes: 256 << 20,
+            create: true,
+        }
+    }
+}
+
+impl Options {
+    /// When a write is safe. Default: buffered, 500 ms.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.settings.durability = durability;
+        self
+    }
+
+    /// Bytes of cache for the engine. Default: 256 MiB.
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// The budget that migrations of this store start with. Default: pauses of 1 ms.
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.settings.budget = budget;
+        self
+    }
+
+    /// Free bytes on the medium below which a backfill pauses by itself. Default: 256 MiB. Zero: never.
+    pub fn free_bytes_min(mut self, bytes: u64) -> Self {
+        self.settings.free_bytes_min = bytes;
+        self
+    }
+
+    /// An observer of pauses and state changes. Default: none.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.settings.observer = Some(observer);
+        self
+    }
+
+    /// The shortest pause that the observer is told of. Default: 100 µs.
+    pub fn observe_pauses_from(mut self, shortest: Duration) -> Self {
+        self.settings.observe_pauses_from = shortest;
+        self
+    }
+
+    /// Whether a missing store is created. Default: yes.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = create;
+        self
+    }
+
+    /// Opens the store in a directory, which only one process at a time may do.
+    ///
+    /// The directory is created if it is not there, and must be empty or a store.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Path`], [`crate::Error::Locked`], [`crate::Error::Format`] (a foreign directory, another
+    /// engine, a newer format), or damage of the catalog. Nothing on disk is changed by a refused open.
+    #[cfg(feature = "sled")]
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        Store::open_directory(path.as_ref(), self.settings, self.cache_bytes, self.create)
+    }
+
+    /// Opens a store in an engine that was made elsewhere, for example a [`crate::engine::MemoryEngine`].
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Format`] if another engine wrote what it holds, or damage of the catalog.
+    pub fn open_in(self, engine: Arc<dyn Engine>) -> Result<Store> {
+        Store::open_engine(engine, self.settings, None, None)
+    }
+}

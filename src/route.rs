@@ -1,0 +1,368 @@
+//! Where a table's records are now, and how a read finds its answer.
+//!
+//! A [`Route`] is an immutable value; a flip replaces it whole. Its epoch is checked after every read and under
+//! the gate before every write:
+//!
+//! * a read takes epoch, frontier, overlay, base, in that order, and starts again if the epoch moved (rule 1);
+//! * a write holds the gate shared from its epoch check to the end of its engine call (rule 2).
+//!
+//! A tree that was emptied or dropped is therefore never taken for an absence: it is emptied only after a flip.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+
+use arc_swap::ArcSwap;
+use crossbeam_queue::ArrayQueue;
+use parking_lot::Mutex;
+
+use crate::core::Shared;
+use crate::engine::{EngineResult, Tree, Value};
+use crate::envelope::Entry;
+use crate::error::{Error, Result};
+use crate::lineage::Lineage;
+use crate::resolve::{self, Form, Side};
+use crate::stats::Activity;
+
+/// A table's place and rules at one epoch.
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) epoch: u64,
+    pub(crate) active: u32,
+    pub(crate) floor: u32,
+    pub(crate) fence: Option<Fence>,
+    pub(crate) kind: Kind,
+}
+
+/// Writers that are refused for now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fence {
+    /// Contract is verifying: nothing below `to` may be written.
+    BelowTo,
+    /// Rolled back with a fence: nothing of the new version may be written.
+    AtTo,
+}
+
+#[derive(Clone)]
+pub(crate) enum Kind {
+    /// One generation; records are written in version `stored`.
+    Settled { stored: u32, tree: NamedTree },
+    /// Base (frozen) and overlay.
+    Open(Open),
+    /// A rolled-back migration whose overlay is being folded into the base.
+    Folding(Open),
+}
+
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub(crate) migration: Arc<str>,
+    pub(crate) from: u32,
+    pub(crate) to: u32,
+    pub(crate) one_way: bool,
+    pub(crate) base: NamedTree,
+    pub(crate) overlay: NamedTree,
+}
+
+#[derive(Clone)]
+pub(crate) struct NamedTree {
+    pub(crate) name: Arc<str>,
+    pub(crate) tree: Arc<dyn Tree>,
+}
+
+/// How far the copy of the base has come, in memory. A read at `to` that misses the overlay before it is absent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frontier {
+    Start,
+    /// This key and all before it.
+    After(Vec<u8>),
+    End,
+}
+
+impl Frontier {
+    pub(crate) fn covers(&self, key: &[u8]) -> bool {
+        match self {
+            Frontier::Start => false,
+            Frontier::After(last) => key <= last.as_slice(),
+            Frontier::End => true,
+        }
+    }
+}
+
+/// Keys that old writers wrote and the backfill has to bring forward.
+///
+/// Bounded: when it overflows, the worker makes a pass over the whole overlay instead.
+pub(crate) struct Backlog {
+    keys: ArrayQueue<Vec<u8>>,
+    overflowed: AtomicBool,
+}
+
+const BACKLOG_KEYS_MAX: usize = 32 * 1024;
+
+impl Backlog {
+    fn new() -> Self {
+        Self { keys: ArrayQueue::new(BACKLOG_KEYS_MAX), overflowed: AtomicBool::new(false) }
+    }
+
+    pub(crate) fn push(&self, key: &[u8]) {
+        if self.keys.push(key.to_vec()).is_err() {
+            self.overflowed.store(true, Ordering::Release);
+        }
+    }
+
+    pub(crate) fn pop(&self) -> Option<Vec<u8>> {
+        self.keys.pop()
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.keys.len() as u64
+    }
+
+    /// Asks for a pass over the whole overlay.
+    pub(crate) fn demand_pass(&self) {
+        self.overflowed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wants_pass(&self) -> bool {
+        self.overflowed.load(Ordering::Acquire)
+    }
+
+    /// A pass begins: what is written from here on is queued again.
+    pub(crate) fn begin_pass(&self) {
+        self.overflowed.store(false, Ordering::Release);
+        while self.keys.pop().is_some() {}
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.wants_pass() && self.keys.is_empty()
+    }
+}
+
+/// One table, below its types.
+pub(crate) struct TableState {
+    pub(crate) name: Arc<str>,
+    pub(crate) shared: Arc<Shared>,
+    route: ArcSwap<Route>,
+    epoch: AtomicU64,
+    frontier: ArcSwap<Frontier>,
+    activity: AtomicU8,
+    pub(crate) backlog: Backlog,
+    /// The newest code that a handle brought.
+    pub(crate) lineage: Mutex<Option<Arc<Lineage>>>,
+}
+
+/// What a read found: the entry that answers, and which of its forms does.
+pub(crate) enum Found {
+    Absent,
+    /// Read `form` of the entry, upcast to the view.
+    Form {
+        entry: Entry,
+        form: Form,
+        /// The version at which a merge happens.
+        to: u32,
+        /// The record comes forward to `to` in this read: its rules apply to it.
+        validate: bool,
+    },
+}
+
+impl TableState {
+    pub(crate) fn new(name: &str, shared: Arc<Shared>, route: Route) -> Self {
+        let epoch = route.epoch;
+        Self {
+            name: name.into(),
+            shared,
+            route: ArcSwap::from_pointee(route),
+            epoch: AtomicU64::new(epoch),
+            frontier: ArcSwap::from_pointee(Frontier::Start),
+            activity: AtomicU8::new(Activity::Idle as u8),
+            backlog: Backlog::new(),
+            lineage: Mutex::new(None),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn route(&self) -> arc_swap::Guard<Arc<Route>> {
+        self.route.load()
+    }
+
+    pub(crate) fn route_owned(&self) -> Arc<Route> {
+        self.route.load_full()
+    }
+
+    /// Whether the epoch is still `epoch`, with everything read before this call ordered before the answer.
+    #[inline]
+    pub(crate) fn epoch_is(&self, epoch: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.epoch.load(Ordering::Relaxed) == epoch
+    }
+
+    /// Replaces the route. The one place where readers and writers are sent elsewhere; the caller holds the gate
+    /// exclusively, or the table is not yet in use.
+    pub(crate) fn flip(&self, route: Route) {
+        let epoch = route.epoch;
+        self.route.store(Arc::new(route));
+        self.epoch.store(epoch, Ordering::Release);
+    }
+
+    pub(crate) fn frontier(&self) -> arc_swap::Guard<Arc<Frontier>> {
+        self.frontier.load()
+    }
+
+    pub(crate) fn set_frontier(&self, frontier: Frontier) {
+        self.frontier.store(Arc::new(frontier));
+    }
+
+    pub(crate) fn activity(&self) -> Activity {
+        Activity::of_code(self.activity.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn newest_code(&self) -> Option<Arc<Lineage>> {
+        self.lineage.lock().clone()
+    }
+
+    pub(crate) fn refuse_version(&self, version: u32, reason: impl Into<String>) -> Error {
+        Error::Version { table: self.name.to_string(), version, reason: reason.into() }
+    }
+
+    pub(crate) fn parse(&self, key: &[u8], value: Value) -> Result<Entry> {
+        Entry::parse(key, value).map_err(|damage| Error::corrupt(&*self.name, key, damage.0))
+    }
+
+    pub(crate) fn check_floor(&self, route: &Route, view: u32) -> Result<()> {
+        if view >= route.floor {
+            return Ok(());
+        }
+        let floor = route.floor;
+        let reason = format!(
+            "retired: a migration was contracted, and version {floor} is the oldest that can still be read; \
+             use a program that knows version {floor}"
+        );
+        Err(self.refuse_version(view, reason))
+    }
+
+    /// One point read at `view`.
+    #[inline]
+    pub(crate) fn read(&self, key: &[u8], view: u32) -> Result<Found> {
+        self.shared.check_usable()?;
+        loop {
+            let route = self.route();
+            let found = self.read_once(&route, key, view);
+            if self.epoch_is(route.epoch) {
+                return found;
+            }
+        }
+    }
+
+    #[inline]
+    fn read_once(&self, route: &Route, key: &[u8], view: u32) -> Result<Found> {
+        self.check_floor(route, view)?;
+        match &route.kind {
+            Kind::Settled { tree, .. } => self.read_plain(tree, key),
+            Kind::Open(open) => {
+                let side = open.side(view);
+                let frontier = self.frontier();
+                let overlay = open.overlay.tree.get(key)?;
+                let covered = side == Side::To && frontier.covers(key);
+                self.resolve(open, side, key, overlay, || if covered { Ok(None) } else { open.base.tree.get(key) })
+            }
+            Kind::Folding(open) => {
+                let overlay = open.overlay.tree.get(key)?;
+                self.resolve(open, Side::From, key, overlay, || open.base.tree.get(key))
+            }
+        }
+    }
+
+    #[inline]
+    fn read_plain(&self, tree: &NamedTree, key: &[u8]) -> Result<Found> {
+        match tree.tree.get(key)? {
+            None => Ok(Found::Absent),
+            Some(value) => self.plain(key, value, 0, false),
+        }
+    }
+
+    /// A record of a base or of a settled table: a tombstone is absence, a companion means nothing.
+    #[inline]
+    pub(crate) fn plain(&self, key: &[u8], value: Value, to: u32, validate: bool) -> Result<Found> {
+        let entry = self.parse(key, value)?;
+        if entry.is_tombstone() || entry.is_failed_marker() {
+            return Ok(Found::Absent);
+        }
+        Ok(Found::Form { entry, form: Form::Main, to, validate })
+    }
+
+    /// Resolves an overlay lookup of an open or folding migration; `base` is asked only if it has the answer.
+    pub(crate) fn resolve(
+        &self,
+        open: &Open,
+        side: Side,
+        key: &[u8],
+        overlay: Option<Value>,
+        base: impl FnOnce() -> EngineResult<Option<Value>>,
+    ) -> Result<Found> {
+        let forward = side == Side::To;
+        let from_base = |value: Option<Value>| match value {
+            None => Ok(Found::Absent),
+            Some(value) => self.plain(key, value, open.to, forward),
+        };
+        let Some(value) = overlay else {
+            return from_base(base()?);
+        };
+        let entry = self.parse(key, value)?;
+        match resolve::overlay(&entry, open.from, open.to, side) {
+            Form::Absent => Ok(Found::Absent),
+            Form::Base => from_base(base()?),
+            form @ (Form::Main | Form::Companion | Form::Merge) => {
+                let validate = forward && entry.version() != open.to;
+                Ok(Found::Form { entry, form, to: open.to, validate })
+            }
+            Form::Failed => Err(self.quarantined(key)?),
+            Form::OneWay => Err(self.refuse_version(
+                open.from,
+                format!(
+                    "key {} was written by the one-way migration {}, which keeps no older form; read it with \
+                     code that knows version {}",
+                    crate::error::ShowKey(key),
+                    open.migration,
+                    open.to
+                ),
+            )),
+            Form::Foreign => Err(Error::corrupt(
+                &*self.name,
+                key,
+                format!("version {} is of neither side of the open migration", entry.version()),
+            )),
+        }
+    }
+
+    fn quarantined(&self, key: &[u8]) -> Result<Error> {
+        let reason = crate::quarantine::reason(&self.shared, &self.name, key)?
+            .unwrap_or_else(|| "the reason is not recorded".to_owned());
+        Ok(Error::Quarantined { table: self.name.to_string(), key: key.to_vec(), reason })
+    }
+
+    /// Makes one engine call under the gate, if the epoch is still `epoch`; `None` if it moved. Answers the time
+    /// waited at the gate too.
+    #[inline]
+    pub(crate) fn gated<R>(
+        &self,
+        epoch: u64,
+        waited: &mut std::time::Duration,
+        call: impl FnOnce() -> EngineResult<R>,
+    ) -> Result<Option<R>> {
+        let hold = self.shared.gate.shared();
+        *waited += hold.waited;
+        if self.epoch.load(Ordering::Acquire) != epoch {
+            return Ok(None);
+        }
+        Ok(Some(call()?))
+    }
+}
+
+impl Open {
+    /// The side at which a view reads. Between `from` and `to` the old forms answer, upcast.
+    pub(crate) fn side(&self, view: u32) -> Side {
+        if view >= self.to { Side::To } else { Side::From }
+    }
+}

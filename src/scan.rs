@@ -1,0 +1,314 @@
+//! Scans: an ordered merge of overlay and base, page by page.
+//!
+//! 1. A page takes one epoch and, if the epoch moved meanwhile, is read again from its last key (rules 1, 11).
+//! 2. The overlay's part is read before the base's: an entry that is folded meanwhile is then seen in one of
+//!    them (rule 3). The overlay wins, tombstones hide.
+//! 3. If one side's part ends early, the page ends there, so that no key of the other side is judged by a part
+//!    that was not read.
+//! 4. An error ends the scan with that error; only both sides' real end ends it without.
+
+use std::collections::VecDeque;
+use std::iter::Peekable;
+use std::marker::PhantomData;
+use std::ops::{Bound, RangeBounds};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::Lease;
+use crate::engine::{KeyRange, Page, Value};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::resolve::Side;
+use crate::route::{Found, Frontier, Kind, Open, Route, TableState};
+use crate::stats::Operation;
+use crate::table::materialize;
+use crate::version::Version;
+
+/// Records of a page of one side.
+const PAGE_RECORDS: usize = 256;
+/// The first page is small: many scans want a few records only.
+const FIRST_PAGE_RECORDS: usize = 16;
+
+/// Records of a range, in key order. See `Table::scan`.
+#[must_use = "a scan reads nothing until it is iterated"]
+pub struct Scan<K, V> {
+    pages: Pages,
+    _lease: Arc<Lease>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+/// The scan below its types.
+struct Pages {
+    state: Arc<TableState>,
+    view: u32,
+    lower: Bound<Vec<u8>>,
+    upper: Bound<Vec<u8>>,
+    limit: usize,
+    front: VecDeque<(Value, Found)>,
+    back: VecDeque<(Value, Found)>,
+    /// Everything between `front` and `back` has been read.
+    exhausted: bool,
+    failed: Option<Error>,
+    ended: bool,
+}
+
+impl<K: Key, V: Version> Scan<K, V> {
+    pub(crate) fn new(state: Arc<TableState>, lease: Arc<Lease>, range: impl RangeBounds<K>) -> Self {
+        let mut failed = None;
+        let mut bound = |bound: Bound<&K>| match bound {
+            Bound::Unbounded => Bound::Unbounded,
+            Bound::Included(key) | Bound::Excluded(key) => match crate::table::encode_key(key) {
+                Ok(bytes) if matches!(bound, Bound::Included(_)) => Bound::Included(bytes),
+                Ok(bytes) => Bound::Excluded(bytes),
+                Err(e) => {
+                    failed = Some(e);
+                    Bound::Unbounded
+                }
+            },
+        };
+        let (lower, upper) = (bound(range.start_bound()), bound(range.end_bound()));
+        let pages = Pages {
+            state,
+            view: V::VERSION,
+            lower,
+            upper,
+            limit: FIRST_PAGE_RECORDS,
+            front: VecDeque::new(),
+            back: VecDeque::new(),
+            exhausted: false,
+            failed,
+            ended: false,
+        };
+        Self { pages, _lease: lease, types: PhantomData }
+    }
+
+    /// Counts without decoding.
+    pub(crate) fn count_records(mut self) -> Result<u64> {
+        let mut count = 0;
+        while let Some(next) = self.pages.next(false) {
+            next?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn typed(&mut self, next: Option<Result<(Value, Found)>>) -> Option<Result<(K, V)>> {
+        let (key, found) = match next? {
+            Ok(next) => next,
+            Err(e) => return Some(Err(e)),
+        };
+        let state = &self.pages.state;
+        let result = K::decode(&key)
+            .map_err(|e| Error::corrupt(&*state.name, &key, format!("the key does not decode: {e}")))
+            .and_then(|typed| Ok(materialize(state, &key, found)?.map(|record| (typed, record))));
+        match result {
+            Ok(Some(pair)) => Some(Ok(pair)),
+            Ok(None) => Some(Err(Error::corrupt(&*self.pages.state.name, &key, "a record without a form"))),
+            Err(e) => {
+                self.pages.ended = true;
+                Some(Err(e))
+            }
+        }
+    }
+}
+
+impl<K: Key, V: Version> Iterator for Scan<K, V> {
+    type Item = Result<(K, V)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let next = self.pages.next(false);
+        self.typed(next)
+    }
+}
+
+impl<K: Key, V: Version> DoubleEndedIterator for Scan<K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let next = self.pages.next(true);
+        self.typed(next)
+    }
+}
+
+impl Pages {
+    fn next(&mut self, reverse: bool) -> Option<Result<(Value, Found)>> {
+        if self.ended {
+            return None;
+        }
+        loop {
+            let (near, far) =
+                if reverse { (&mut self.back, &mut self.front) } else { (&mut self.front, &mut self.back) };
+            if let Some(next) = near.pop_front() {
+                return Some(Ok(next));
+            }
+            if self.exhausted && self.failed.is_none() {
+                // What the other end has read ahead, from its far side.
+                return far.pop_back().map(Ok);
+            }
+            if let Some(e) = self.failed.take() {
+                self.ended = true;
+                return Some(Err(e));
+            }
+            if let Err(e) = self.read_page(reverse) {
+                self.failed = Some(e);
+            }
+        }
+    }
+
+    fn read_page(&mut self, reverse: bool) -> Result<()> {
+        let state = Arc::clone(&self.state);
+        let timer = state.shared.recorder.start();
+        let result = loop {
+            state.shared.check_usable()?;
+            let route = state.route_owned();
+            let page = read_page(&state, &route, self.view, self.range(), reverse, self.limit);
+            if state.epoch_is(route.epoch) {
+                break page;
+            }
+        };
+        state.shared.recorder.finish(timer, Operation::Scan, state.activity(), Duration::ZERO, &state.name);
+        let page = result?;
+        self.limit = PAGE_RECORDS;
+        match page.last {
+            _ if page.end => self.exhausted = true,
+            None => {}
+            Some(last) if reverse => self.upper = Bound::Excluded(last.to_vec()),
+            Some(last) => self.lower = Bound::Excluded(last.to_vec()),
+        }
+        let side = if reverse { &mut self.back } else { &mut self.front };
+        side.extend(page.found);
+        self.failed = page.error;
+        Ok(())
+    }
+
+    fn range(&self) -> KeyRange<'_> {
+        (self.lower.as_ref().map(Vec::as_slice), self.upper.as_ref().map(Vec::as_slice))
+    }
+}
+
+/// A resolved page.
+struct Resolved {
+    found: Vec<(Value, Found)>,
+    /// The last key that was judged.
+    last: Option<Value>,
+    end: bool,
+    /// The record after `found` could not be read.
+    error: Option<Error>,
+}
+
+impl Resolved {
+    fn push(&mut self, key: Value, found: Result<Found>) -> bool {
+        match found {
+            Ok(Found::Absent) => {}
+            Ok(found) => self.found.push((key.clone(), found)),
+            Err(e) => {
+                self.error = Some(e);
+                return false;
+            }
+        }
+        self.last = Some(key);
+        true
+    }
+}
+
+fn read_page(
+    state: &TableState,
+    route: &Route,
+    view: u32,
+    range: KeyRange<'_>,
+    reverse: bool,
+    limit: usize,
+) -> Result<Resolved> {
+    state.check_floor(route, view)?;
+    match &route.kind {
+        Kind::Settled { tree, .. } => {
+            let mut page = Page::with_capacity(limit);
+            let end = tree.tree.scan(range, reverse, limit, &mut page)?;
+            let mut resolved = Resolved { found: Vec::with_capacity(page.len()), last: None, end, error: None };
+            for (key, value) in page {
+                let found = state.plain(&key, value, 0, false);
+                if !resolved.push(key, found) {
+                    break;
+                }
+            }
+            Ok(resolved)
+        }
+        Kind::Open(open) => merged_page(state, open, open.side(view), range, reverse, limit),
+        Kind::Folding(open) => merged_page(state, open, Side::From, range, reverse, limit),
+    }
+}
+
+fn merged_page(
+    state: &TableState,
+    open: &Open,
+    side: Side,
+    range: KeyRange<'_>,
+    reverse: bool,
+    limit: usize,
+) -> Result<Resolved> {
+    let frontier = Frontier::clone(&state.frontier());
+    let (mut overlay, mut base) = (Page::new(), Page::new());
+    let overlay_end = open.overlay.tree.scan(range, reverse, limit, &mut overlay)?;
+    let (range, overlay_last) = shorten(range, reverse, if overlay_end { None } else { overlay.last() });
+    // At `to`, every base key before the frontier has an overlay entry: the base has nothing to add there.
+    let covered = side == Side::To
+        && match (&frontier, range.1) {
+            (Frontier::End, _) => true,
+            (frontier, Bound::Included(last) | Bound::Excluded(last)) => frontier.covers(last),
+            (_, Bound::Unbounded) => false,
+        };
+    let base_end = if covered { true } else { open.base.tree.scan(range, reverse, limit, &mut base)? };
+    let base_last = if base_end { None } else { base.last().map(|(key, _)| key.clone()) };
+    let in_reach = |key: &Value, last: &Option<Value>| match last {
+        None => true,
+        Some(last) if reverse => **key >= **last,
+        Some(last) => **key <= **last,
+    };
+    let mut resolved =
+        Resolved { found: Vec::new(), last: None, end: overlay_end && base_end, error: None };
+    let (mut overlay, mut base) = (overlay.into_iter().peekable(), base.into_iter().peekable());
+    while let Some((key, overlay, base)) = take_next(&mut overlay, &mut base, reverse) {
+        if !in_reach(&key, &base_last) || !in_reach(&key, &overlay_last) {
+            break;
+        }
+        let found = state.resolve(open, side, &key, overlay, || Ok(base));
+        if !resolved.push(key, found) {
+            break;
+        }
+    }
+    Ok(resolved)
+}
+
+/// Cuts a range after `last`, the last key that the overlay's part reached.
+fn shorten<'a>(
+    range: KeyRange<'a>,
+    reverse: bool,
+    last: Option<&'a (Value, Value)>,
+) -> (KeyRange<'a>, Option<Value>) {
+    match last {
+        None => (range, None),
+        Some((key, _)) if reverse => ((Bound::Included(&**key), range.1), Some(key.clone())),
+        Some((key, _)) => ((range.0, Bound::Included(&**key)), Some(key.clone())),
+    }
+}
+
+type Side2 = Peekable<std::vec::IntoIter<(Value, Value)>>;
+
+/// The next key of both sides, with what each has under it.
+fn take_next(
+    overlay: &mut Side2,
+    base: &mut Side2,
+    reverse: bool,
+) -> Option<(Value, Option<Value>, Option<Value>)> {
+    use std::cmp::Ordering::{Equal, Greater, Less};
+    let order = match (overlay.peek(), base.peek()) {
+        (None, None) => return None,
+        (Some(_), None) => Less,
+        (None, Some(_)) => Greater,
+        (Some((o, _)), Some((b, _))) if reverse => (**b).cmp(&**o),
+        (Some((o, _)), Some((b, _))) => (**o).cmp(&**b),
+    };
+    let over = if order == Greater { None } else { overlay.next() };
+    let under = if order == Less { None } else { base.next() };
+    debug_assert!(order != Equal || (over.is_some() && under.is_some()));
+    let key = over.as_ref().or(under.as_ref()).map(|(key, _)| key.clone())?;
+    Some((key, over.map(|(_, value)| value), under.map(|(_, value)| value)))
+}

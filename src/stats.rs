@@ -1,0 +1,445 @@
+//! What the store measures: foreground latency by operation and activity, pauses, the migration's engine calls.
+//!
+//! A *pause* is the time that a foreground call waits at the store's gate, plus the time that it overlaps an
+//! engine call that a background worker has in flight. What remains of a slow call is the engine's own doing
+//! and is counted apart, as a stall.
+//!
+//! Recording costs two reads of the processor's clock and one uncontended lock on a shard of the calling
+//! thread; pauses are computed only while a background worker is at work.
+
+use std::array;
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use hdrhistogram::Histogram as Hdr;
+use parking_lot::Mutex;
+use quanta::Instant;
+
+use crate::observe::{Observer, Pause};
+
+/// A foreground operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// `Table::get`
+    Get,
+    /// `Table::put`
+    Put,
+    /// `Table::remove`
+    Remove,
+    /// One page of a `Table::scan`
+    Scan,
+}
+
+impl Operation {
+    /// All operations.
+    pub const ALL: [Operation; 4] = [Operation::Get, Operation::Put, Operation::Remove, Operation::Scan];
+}
+
+/// What goes on in a table while a foreground call runs: the phase, as statistics count it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum Activity {
+    /// Settled, nothing in the background.
+    Idle = 0,
+    /// A migration is open and its backfill has work left.
+    Backfill = 1,
+    /// A migration is open and its backfill is complete.
+    Complete = 2,
+    /// A migration is rolled back.
+    Rollback = 3,
+    /// Contract verifies under its fence.
+    Contract = 4,
+    /// The overlay is folded into the base.
+    Fold = 5,
+    /// Settled, while the remains of a closed migration are swept.
+    Sweep = 6,
+}
+
+impl Activity {
+    /// All activities.
+    pub const ALL: [Activity; 7] = [
+        Activity::Idle,
+        Activity::Backfill,
+        Activity::Complete,
+        Activity::Rollback,
+        Activity::Contract,
+        Activity::Fold,
+        Activity::Sweep,
+    ];
+
+    pub(crate) fn of_code(code: u8) -> Activity {
+        Activity::ALL.into_iter().find(|a| *a as u8 == code).unwrap_or(Activity::Idle)
+    }
+}
+
+impl std::fmt::Display for Activity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Activity::Idle => "idle",
+            Activity::Backfill => "backfill",
+            Activity::Complete => "complete",
+            Activity::Rollback => "rollback",
+            Activity::Contract => "contract",
+            Activity::Fold => "fold",
+            Activity::Sweep => "sweep",
+        })
+    }
+}
+
+/// A histogram of durations, exact to 1%, from 1 ns to one hour (longer ones count as one hour).
+#[derive(Debug, Clone)]
+pub struct Histogram(Option<Box<Hdr<u64>>>);
+
+const HIGHEST_NS: u64 = 3_600_000_000_000;
+
+impl Histogram {
+    pub(crate) const fn empty() -> Self {
+        Histogram(None)
+    }
+
+    pub(crate) fn record(&mut self, duration: Duration) {
+        if self.0.is_none() {
+            self.0 = Hdr::new_with_bounds(1, HIGHEST_NS, 2).ok().map(Box::new);
+        }
+        if let Some(hdr) = &mut self.0 {
+            hdr.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS).max(1));
+        }
+    }
+
+    fn add(&mut self, other: &Histogram) {
+        match (&mut self.0, &other.0) {
+            (_, None) => {}
+            (own @ None, Some(other)) => *own = Some(other.clone()),
+            // Both have the same bounds, so this cannot fail.
+            (Some(own), Some(other)) => own.add(&**other).unwrap_or(()),
+        }
+    }
+
+    /// Number of recorded durations.
+    pub fn count(&self) -> u64 {
+        self.0.as_ref().map_or(0, |hdr| hdr.len())
+    }
+
+    /// The duration at quantile `q` (0 to 1); zero if nothing was recorded.
+    pub fn quantile(&self, q: f64) -> Duration {
+        self.0.as_ref().map_or(Duration::ZERO, |hdr| Duration::from_nanos(hdr.value_at_quantile(q)))
+    }
+
+    /// The longest duration.
+    pub fn max(&self) -> Duration {
+        self.0.as_ref().filter(|hdr| !hdr.is_empty()).map_or(Duration::ZERO, |hdr| Duration::from_nanos(hdr.max()))
+    }
+
+    /// Recorded values as (upper bound of the bucket, count), ascending.
+    pub fn buckets(&self) -> Vec<(Duration, u64)> {
+        let Some(hdr) = &self.0 else { return Vec::new() };
+        hdr.iter_recorded()
+            .map(|step| (Duration::from_nanos(step.value_iterated_to()), step.count_at_value()))
+            .collect()
+    }
+}
+
+const SHARDS: usize = 8;
+const OPERATIONS: usize = Operation::ALL.len();
+const ACTIVITIES: usize = Activity::ALL.len();
+
+struct Shard {
+    latency: [[Histogram; ACTIVITIES]; OPERATIONS],
+    pauses: [Histogram; ACTIVITIES],
+}
+
+thread_local! {
+    static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+}
+
+fn shard_of_thread() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    SHARD.with(|shard| {
+        if shard.get() == usize::MAX {
+            shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+        }
+        shard.get()
+    })
+}
+
+/// The collecting side, one for a store.
+pub(crate) struct Recorder {
+    anchor: Instant,
+    shards: [CachePadded<Mutex<Shard>>; SHARDS],
+    meters: [CachePadded<Meter>; METERS],
+    background: AtomicUsize,
+    rare: Mutex<Rare>,
+    pub(crate) overruns: AtomicU64,
+    pub(crate) merges_dropped: AtomicU64,
+    pub(crate) budget_ns: AtomicU64,
+    observer: Option<Arc<dyn Observer>>,
+    observe_from: Duration,
+}
+
+struct Rare {
+    engine_calls: Histogram,
+    batches: Histogram,
+    flips: Histogram,
+    stalls: Histogram,
+}
+
+/// A foreground operation under way.
+pub(crate) struct Timer {
+    start: Instant,
+    /// Background engine time so far; `None` if nothing runs in the background.
+    busy_ns: Option<u64>,
+}
+
+impl Recorder {
+    pub(crate) fn new(observer: Option<Arc<dyn Observer>>, observe_from: Duration) -> Self {
+        let empty = || Shard {
+            latency: array::from_fn(|_| array::from_fn(|_| Histogram::empty())),
+            pauses: array::from_fn(|_| Histogram::empty()),
+        };
+        Self {
+            anchor: Instant::now(),
+            shards: array::from_fn(|_| CachePadded::new(Mutex::new(empty()))),
+            meters: array::from_fn(|_| CachePadded::new(Meter::default())),
+            background: AtomicUsize::new(0),
+            rare: Mutex::new(Rare {
+                engine_calls: Histogram::empty(),
+                batches: Histogram::empty(),
+                flips: Histogram::empty(),
+                stalls: Histogram::empty(),
+            }),
+            overruns: AtomicU64::new(0),
+            merges_dropped: AtomicU64::new(0),
+            budget_ns: AtomicU64::new(1_000_000),
+            observer,
+            observe_from,
+        }
+    }
+
+    pub(crate) fn observer(&self) -> Option<&Arc<dyn Observer>> {
+        self.observer.as_ref()
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.duration_since(self.anchor).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    #[inline]
+    pub(crate) fn start(&self) -> Timer {
+        let start = Instant::now();
+        let busy_ns =
+            (self.background.load(Ordering::Relaxed) > 0).then(|| self.background_ns(self.nanos(start)));
+        Timer { start, busy_ns }
+    }
+
+    #[inline]
+    pub(crate) fn finish(
+        &self,
+        timer: Timer,
+        operation: Operation,
+        activity: Activity,
+        waited: Duration,
+        table: &str,
+    ) {
+        let end = Instant::now();
+        let latency = end.duration_since(timer.start);
+        let mut shard = self.shards.get(shard_of_thread()).map(|shard| shard.lock());
+        if let Some(histogram) = shard
+            .as_mut()
+            .and_then(|shard| shard.latency.get_mut(operation as usize))
+            .and_then(|by_activity| by_activity.get_mut(activity as usize))
+        {
+            histogram.record(latency);
+        }
+        if timer.busy_ns.is_none() && waited.is_zero() {
+            return;
+        }
+        let overlap = timer.busy_ns.map_or(0, |before| self.background_ns(self.nanos(end)).saturating_sub(before));
+        let pause = (Duration::from_nanos(overlap) + waited).min(latency);
+        if let Some(histogram) = shard.as_mut().and_then(|shard| shard.pauses.get_mut(activity as usize)) {
+            histogram.record(pause);
+        }
+        drop(shard);
+        let budget = Duration::from_nanos(self.budget_ns.load(Ordering::Relaxed));
+        let own = latency.saturating_sub(pause);
+        if own > budget {
+            self.rare.lock().stalls.record(own);
+        }
+        if pause >= self.observe_from
+            && let Some(observer) = &self.observer
+        {
+            observer.pause(&Pause { table, operation, activity, pause, gate: waited, latency });
+        }
+    }
+
+    /// Claims a meter for a background worker.
+    pub(crate) fn background(self: &Arc<Self>) -> BackgroundMeter {
+        let slot = self.background.fetch_add(1, Ordering::Relaxed) % METERS;
+        BackgroundMeter { recorder: Arc::clone(self), slot }
+    }
+
+    fn background_ns(&self, now_ns: u64) -> u64 {
+        self.meters.iter().map(|meter| meter.read(now_ns)).sum()
+    }
+
+    pub(crate) fn flip(&self, held: Duration) {
+        self.rare.lock().flips.record(held);
+    }
+
+    pub(crate) fn batch(&self, hold: Duration) {
+        self.rare.lock().batches.record(hold);
+        if hold > Duration::from_nanos(self.budget_ns.load(Ordering::Relaxed)) {
+            self.overruns.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let mut latency: [[Histogram; ACTIVITIES]; OPERATIONS] =
+            array::from_fn(|_| array::from_fn(|_| Histogram::empty()));
+        let mut pauses: [Histogram; ACTIVITIES] = array::from_fn(|_| Histogram::empty());
+        for shard in &self.shards {
+            let shard = shard.lock();
+            for (sum, part) in latency.iter_mut().flatten().zip(shard.latency.iter().flatten()) {
+                sum.add(part);
+            }
+            for (sum, part) in pauses.iter_mut().zip(&shard.pauses) {
+                sum.add(part);
+            }
+        }
+        let rare = self.rare.lock();
+        Stats {
+            latency,
+            pauses,
+            engine_calls: rare.engine_calls.clone(),
+            batches: rare.batches.clone(),
+            flips: rare.flips.clone(),
+            engine_stalls: rare.stalls.clone(),
+            budget_overruns: self.overruns.load(Ordering::Relaxed),
+            merges_dropped: self.merges_dropped.load(Ordering::Relaxed),
+            flushes: 0,
+            migrations: Vec::new(),
+        }
+    }
+}
+
+const METERS: usize = 4;
+
+/// How long a background worker has been inside engine calls, readable while one is in flight.
+///
+/// A seqlock with one writer: `sequence` is odd while the two fields change.
+#[derive(Default)]
+struct Meter {
+    sequence: AtomicU64,
+    total_ns: AtomicU64,
+    /// Start of the call in flight; zero if none.
+    since_ns: AtomicU64,
+}
+
+impl Meter {
+    fn set(&self, total_ns: u64, since_ns: u64) {
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        fence(Ordering::Release);
+        self.total_ns.store(total_ns, Ordering::Relaxed);
+        self.since_ns.store(since_ns, Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
+    }
+
+    fn read(&self, now_ns: u64) -> u64 {
+        let (mut total, mut since) = (0, 0);
+        // Bounded: a worker that lost its processor in mid-change must not make a foreground call spin.
+        for _ in 0..16 {
+            let before = self.sequence.load(Ordering::Acquire);
+            total = self.total_ns.load(Ordering::Relaxed);
+            since = self.since_ns.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
+                break;
+            }
+        }
+        if since == 0 { total } else { total + now_ns.saturating_sub(since) }
+    }
+}
+
+/// The writing side of a meter; given back when dropped.
+pub(crate) struct BackgroundMeter {
+    recorder: Arc<Recorder>,
+    slot: usize,
+}
+
+impl BackgroundMeter {
+    /// Runs one engine call of the background, metered. Answers its duration too.
+    pub(crate) fn call<R>(&self, call: impl FnOnce() -> R) -> (R, Duration) {
+        let start = Instant::now();
+        let Some(meter) = self.recorder.meters.get(self.slot) else {
+            return (call(), start.elapsed());
+        };
+        let total = meter.total_ns.load(Ordering::Relaxed);
+        meter.set(total, self.recorder.nanos(start).max(1));
+        let result = call();
+        let took = start.elapsed();
+        meter.set(total + u64::try_from(took.as_nanos()).unwrap_or(0), 0);
+        (result, took)
+    }
+
+    /// Records the engine calls of one batch.
+    pub(crate) fn record(&self, calls: &[Duration]) {
+        let mut rare = self.recorder.rare.lock();
+        for call in calls {
+            rare.engine_calls.record(*call);
+        }
+    }
+}
+
+impl Drop for BackgroundMeter {
+    fn drop(&mut self) {
+        self.recorder.background.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A snapshot of the statistics since the store was opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Stats {
+    latency: [[Histogram; ACTIVITIES]; OPERATIONS],
+    pauses: [Histogram; ACTIVITIES],
+    /// Durations of the engine calls that background workers made.
+    pub engine_calls: Histogram,
+    /// Engine time of each background batch; the budget bounds it.
+    pub batches: Histogram,
+    /// How long the gate was held exclusively by each flip.
+    pub flips: Histogram,
+    /// What remained of slow foreground calls after their pause: the engine's own stalls. Only those above
+    /// the budget, and only while a background worker was at work.
+    pub engine_stalls: Histogram,
+    /// Batches whose engine time was above the budget.
+    pub budget_overruns: u64,
+    /// Merges by the default rule that dropped what only the newer form held.
+    pub merges_dropped: u64,
+    /// Engine flushes made.
+    pub flushes: u64,
+    /// Status of every migration, open and closed.
+    pub migrations: Vec<crate::migration::Status>,
+}
+
+impl Stats {
+    /// Latency of an operation while an activity was going on.
+    pub fn latency(&self, operation: Operation, activity: Activity) -> Histogram {
+        let by_activity = self.latency.get(operation as usize);
+        by_activity.and_then(|h| h.get(activity as usize)).cloned().unwrap_or(Histogram::empty())
+    }
+
+    /// Pauses of foreground calls while an activity was going on.
+    pub fn pauses(&self, activity: Activity) -> Histogram {
+        self.pauses.get(activity as usize).cloned().unwrap_or(Histogram::empty())
+    }
+
+    /// The longest pause of any foreground call.
+    pub fn longest_pause(&self) -> Duration {
+        self.pauses.iter().map(Histogram::max).max().unwrap_or_default()
+    }
+}

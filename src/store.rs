@@ -1,0 +1,428 @@
+//! The store: opening, tables, migrations, closing.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use quanta::Instant;
+
+use crate::catalog::{Generation, TableEntry};
+use crate::core::{Change, Core, Lease, Shared};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::inspect;
+use crate::key::Key;
+use crate::ledger::{self, Event, LedgerEntry};
+use crate::lineage::{self, Lineage};
+use crate::migration::{self, Migration, Plan, Run, Status};
+use crate::options::{Options, Settings};
+use crate::route::TableState;
+use crate::stats::Stats;
+use crate::table::Table;
+use crate::version::Version;
+
+/// The file that marks a directory as a store and names its engine.
+const MARK: &str = "EXUVIA";
+const MARK_FORMAT: &str = "exuvia store, format 1";
+const LOCK: &str = "LOCK";
+
+/// An open store. Clones share it; the last handle (of the store, a table, a scan or a migration) that goes
+/// flushes and closes it.
+#[derive(Clone)]
+pub struct Store {
+    lease: Arc<Lease>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.lease.0.shared.path).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Options of a store, with their defaults.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Opens the store in a directory with default options, and creates it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    #[cfg(feature = "sled")]
+    pub fn open(path: impl AsRef<Path>) -> Result<Store> {
+        Options::default().open(path)
+    }
+
+    #[cfg(feature = "sled")]
+    pub(crate) fn open_directory(path: &Path, settings: Settings, cache_bytes: u64, create: bool) -> Result<Store> {
+        let lock = prepare_directory(path, "sled", create)?;
+        let options = crate::engine::SledOptions::default().cache_bytes(cache_bytes);
+        let engine = crate::engine::SledEngine::open(path.join("sled"), options)?;
+        Store::open_engine(Arc::new(engine), settings, Some(path.to_owned()), Some(lock))
+    }
+
+    pub(crate) fn open_engine(
+        engine: Arc<dyn Engine>,
+        settings: Settings,
+        path: Option<std::path::PathBuf>,
+        lock: Option<File>,
+    ) -> Result<Store> {
+        let shared = Shared::new(engine, settings, path);
+        let core = Core::open(shared, lock)?;
+        let lease = Arc::new(Lease(Arc::clone(&core)));
+        let catalog = core.catalog();
+        for (name, entry) in &catalog.migrations {
+            if !entry.phase()?.is_closed() {
+                let run = Run::load(&core, &catalog, name, false)?;
+                core.runs.lock().insert(name.clone(), Arc::clone(&run));
+                if entry.phase()? == crate::Phase::Folding {
+                    migration::start_worker(&core, &run)?;
+                }
+            }
+        }
+        core.start()?;
+        core.start_sweeper()?;
+        Ok(Store { lease })
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.lease.0
+    }
+
+    /// Opens a table at the view `V`, and creates it at that version if it is not there.
+    ///
+    /// Opening an existing table changes nothing on disk. If a migration is open that waits for the code of
+    /// `V`, its backfill goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Version`] if the view is retired, or the table older than the oldest type of the lineage;
+    /// [`Error::Shape`] if a type changed its shape without a new version.
+    pub fn table<K: Key, V: Version>(&self, name: &str) -> Result<Table<K, V>> {
+        const { lineage::assert_chain_of::<V>() };
+        let core = self.core();
+        core.shared.check_usable()?;
+        let known = core.tables.read().get(name).cloned();
+        let state = match known {
+            Some(state) => {
+                check_lineage::<V>(core, name)?;
+                state
+            }
+            None => create_table::<V>(core, name)?,
+        };
+        let brought_code = {
+            let mut newest = state.lineage.lock();
+            let newer = newest.as_ref().is_none_or(|known| known.newest() < V::VERSION);
+            if newer {
+                *newest = Some(Arc::new(Lineage::of::<V>()));
+            }
+            newer
+        };
+        if brought_code {
+            let migration = core.catalog().table(name)?.migration.clone();
+            let run = migration.and_then(|m| core.runs.lock().get(&m).cloned());
+            if let Some(run) = run {
+                migration::start_worker(core, &run)?;
+            }
+        }
+        Ok(Table::new(state, Arc::clone(&self.lease)))
+    }
+
+    /// The names of all tables.
+    pub fn tables(&self) -> Vec<String> {
+        self.core().catalog().tables.keys().cloned().collect()
+    }
+
+    /// Starts to describe a migration; [`Plan::begin`] begins it.
+    pub fn migration(&self, name: &str) -> Plan {
+        Plan::new(Arc::clone(&self.lease), name)
+    }
+
+    /// A handle on a migration that was begun earlier, perhaps by another process.
+    ///
+    /// # Errors
+    ///
+    /// There is none of this name.
+    pub fn open_migration(&self, name: &str) -> Result<Migration> {
+        Migration::new(Arc::clone(&self.lease), name)
+    }
+
+    /// The status of every migration, open and closed.
+    ///
+    /// # Errors
+    ///
+    /// Damage of the catalog.
+    pub fn migrations(&self) -> Result<Vec<Status>> {
+        let catalog = self.core().catalog();
+        let names: Vec<String> = catalog.migrations.keys().cloned().collect();
+        names.iter().map(|name| Migration::new(Arc::clone(&self.lease), name)?.status()).collect()
+    }
+
+    /// Makes everything written before this call durable.
+    ///
+    /// # Errors
+    ///
+    /// A failing engine; the store is poisoned then.
+    pub fn flush(&self) -> Result<()> {
+        self.core().shared.check_usable()?;
+        self.core().shared.flush()
+    }
+
+    /// Stops background work, flushes, and lets go of the directory. Other handles answer [`Error::Closed`]
+    /// from here on. Dropping the last handle does the same, without an error to look at.
+    ///
+    /// # Errors
+    ///
+    /// A flush that failed.
+    pub fn close(self) -> Result<()> {
+        self.core().close()
+    }
+
+    /// Statistics since the store was opened.
+    ///
+    /// # Errors
+    ///
+    /// Damage of the catalog.
+    pub fn stats(&self) -> Result<Stats> {
+        let mut stats = self.core().shared.recorder.snapshot();
+        stats.flushes = self.core().shared.flusher.count();
+        stats.migrations = self.migrations()?;
+        Ok(stats)
+    }
+
+    /// Counts the records of every table by the version that they are written in. Reads everything.
+    ///
+    /// # Errors
+    ///
+    /// A failing engine.
+    pub fn inventory(&self) -> Result<Vec<inspect::Inventory>> {
+        inspect::inventory(&*self.core().shared.engine, &self.core().catalog())
+    }
+
+    /// Reads everything and lists what is damaged: catalog, ledger chain, every record's checksum and version,
+    /// and for open migrations that nothing is left behind.
+    ///
+    /// # Errors
+    ///
+    /// A failing engine. Damage is not an error here but what is answered.
+    pub fn verify(&self) -> Result<inspect::Report> {
+        inspect::verify(&*self.core().shared.engine, &self.core().catalog())
+    }
+
+    /// The ledger, oldest entry first.
+    ///
+    /// # Errors
+    ///
+    /// A broken chain.
+    pub fn ledger(&self) -> Result<Vec<LedgerEntry>> {
+        let (entries, damage) = ledger::read(&*self.core().shared.engine, &self.core().catalog());
+        damage.map_or(Ok(entries), Err)
+    }
+
+    /// Bytes on disk, as the engine counts them.
+    ///
+    /// # Errors
+    ///
+    /// A failing engine.
+    pub fn bytes_on_disk(&self) -> Result<u64> {
+        Ok(self.core().shared.engine.bytes_on_disk()?)
+    }
+
+    /// Whether remains of closed migrations are being swept.
+    pub fn is_sweeping(&self) -> bool {
+        self.core().is_sweeping()
+    }
+}
+
+fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
+    let catalog = core.catalog();
+    let table = catalog.table(name)?;
+    let refuse = |version, reason: String| Err(Error::Version { table: name.to_owned(), version, reason });
+    if V::VERSION < table.floor {
+        return refuse(
+            V::VERSION,
+            format!(
+                "retired: version {} is the oldest that can still be read; use a program that knows it",
+                table.floor
+            ),
+        );
+    }
+    let oldest = lineage::oldest::<V>();
+    if table.oldest < oldest {
+        return refuse(
+            table.oldest,
+            format!(
+                "the table holds records of version {}, and the oldest type of this lineage is version {oldest}; \
+                 open it with code that knows version {} and migrate, or add that type to the lineage",
+                table.oldest, table.oldest
+            ),
+        );
+    }
+    for casts in Lineage::of::<V>().iter() {
+        let Some(stored) = table.shapes.get(&casts.version) else { continue };
+        let version = casts.version;
+        let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
+        let shape = (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
+        if let Some(difference) = stored.difference(&shape) {
+            return Err(shape_error(format!(
+                "the type changed without a new version: {difference}; give the changed type the next version, \
+                 with an upcast from this one"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> {
+    if name.is_empty() || name.len() > 256 {
+        return Err(Error::state(format!("table {name:?}"), "a table's name has 1 to 256 bytes"));
+    }
+    let shape = crate::shape::Shape::of::<V>().map_err(|e| Error::Shape {
+        table: name.to_owned(),
+        version: V::VERSION,
+        difference: format!("its shape cannot be described: {e}"),
+    })?;
+    let result = core.change(Instant::now(), |catalog| {
+        if catalog.tables.contains_key(name) {
+            return Err(Error::Conflict { subject: format!("table {name}") });
+        }
+        let (id, generation) = (catalog.new_id(), catalog.new_id());
+        let version = V::VERSION;
+        let entry = TableEntry {
+            id,
+            active: version,
+            floor: version,
+            stored: version,
+            oldest: version,
+            generations: vec![Generation { id: generation, unswept: false }],
+            shapes: [(version, shape)].into(),
+            migration: None,
+        };
+        catalog.tables.insert(name.to_owned(), entry);
+        let route = core.route_of(catalog, name)?;
+        let event = Event::new("create table", name).count("version", u64::from(version));
+        Ok(Change { event, flips: Vec::new(), result: route })
+    });
+    match result {
+        Ok(mut route) => {
+            route.epoch = 1;
+            let state = Arc::new(TableState::new(name, Arc::clone(&core.shared), route));
+            let mut tables = core.tables.write();
+            Ok(Arc::clone(tables.entry(name.to_owned()).or_insert(state)))
+        }
+        // Another thread created it; it puts it into the map in a moment.
+        Err(Error::Conflict { .. }) => {
+            let mut tries = 0;
+            loop {
+                if let Some(state) = core.tables.read().get(name).cloned() {
+                    check_lineage::<V>(core, name)?;
+                    return Ok(state);
+                }
+                tries += 1;
+                if tries > 10_000 {
+                    return Err(Error::Conflict { subject: format!("table {name}") });
+                }
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory.
+fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
+    let fail = |reason: &str, source: Option<std::io::Error>| {
+        Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
+    };
+    let mark = path.join(MARK);
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_dir() => return fail("is not a directory; name the directory of a store", None),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if !create {
+                return fail("there is no store here, and creating one was not asked for", None);
+            }
+            if let Err(e) = create_directory(path) {
+                return fail("the directory cannot be created", Some(e));
+            }
+        }
+        Err(e) => return fail("cannot be looked at; check the path and its permissions", Some(e)),
+    }
+    let marked = match fs::read_to_string(&mark) {
+        Ok(text) => Some(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return fail("its EXUVIA file cannot be read; check the permissions", Some(e)),
+    };
+    if marked.is_none() {
+        let foreign = match fs::read_dir(path) {
+            Ok(entries) => entries.flatten().any(|e| e.file_name() != LOCK && e.file_name() != "EXUVIA.new"),
+            Err(e) => return fail("cannot be listed; check the permissions", Some(e)),
+        };
+        if foreign {
+            return fail("holds files that are not of a store; name an empty or a new directory", None);
+        }
+        if !create {
+            return fail("there is no store here, and creating one was not asked for", None);
+        }
+    }
+    if let Some(text) = &marked {
+        check_mark(path, text, engine)?;
+    }
+    let lock = match File::options().create(true).truncate(false).write(true).open(path.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(e) => return fail("its LOCK file cannot be opened; check the permissions", Some(e)),
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
+        Err(fs::TryLockError::Error(e)) => return fail("cannot be locked", Some(e)),
+    }
+    if marked.is_none()
+        && let Err(e) = write_mark(path, &mark, engine)
+    {
+        return fail("cannot be written to", Some(e));
+    }
+    Ok(lock)
+}
+
+fn create_directory(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn write_mark(path: &Path, mark: &Path, engine: &str) -> std::io::Result<()> {
+    let new = path.join("EXUVIA.new");
+    let mut file = File::create(&new)?;
+    file.write_all(format!("{MARK_FORMAT}\nengine {engine}\n").as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, mark)?;
+    File::open(path)?.sync_all()
+}
+
+fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
+    let fail = |reason: String| Err(Error::Format { reason: format!("{}: {reason}", path.display()) });
+    let mut lines = text.lines();
+    if lines.next() != Some(MARK_FORMAT) {
+        return fail(format!(
+            "its EXUVIA file does not say {MARK_FORMAT:?}: the store is damaged, or of a newer release; use that"
+        ));
+    }
+    match lines.next().and_then(|line| line.strip_prefix("engine ")) {
+        Some(found) if found == engine => Ok(()),
+        Some(found) => fail(format!(
+            "the store was written by the engine {found:?} and is being opened with {engine:?}; open it with \
+             {found:?}"
+        )),
+        None => fail("its EXUVIA file names no engine: it is damaged".to_owned()),
+    }
+}

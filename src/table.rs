@@ -1,0 +1,196 @@
+//! A typed handle on one table at one view. Types stop here: below it everything is bytes.
+
+use std::marker::PhantomData;
+use std::ops::RangeBounds;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::core::Lease;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::lineage::{self, CastFailure, Stored};
+use crate::resolve::Form;
+use crate::route::{Found, TableState};
+use crate::scan::Scan;
+use crate::stats::Operation;
+use crate::version::Version;
+use crate::write::Encoder;
+
+/// A handle on a table, reading and writing at the view `V`.
+///
+/// Handles are cheap to clone and may be used from any thread. Handles at several views of one table may be
+/// open at once, in one process.
+pub struct Table<K, V> {
+    state: Arc<TableState>,
+    lease: Arc<Lease>,
+    types: PhantomData<fn(K) -> V>,
+}
+
+impl<K, V> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Self { state: Arc::clone(&self.state), lease: Arc::clone(&self.lease), types: PhantomData }
+    }
+}
+
+impl<K, V> std::fmt::Debug for Table<K, V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("name", &self.state.name).finish_non_exhaustive()
+    }
+}
+
+impl<K: Key, V: Version> Table<K, V> {
+    pub(crate) fn new(state: Arc<TableState>, lease: Arc<Lease>) -> Self {
+        Self { state, lease, types: PhantomData }
+    }
+
+    /// The table's name.
+    pub fn name(&self) -> &str {
+        &self.state.name
+    }
+
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// The record under `key`, at this handle's view; an older one is upcast in memory.
+    ///
+    /// Costs one engine lookup, or two in an open migration if the record was not yet copied. Takes no lock.
+    ///
+    /// # Errors
+    ///
+    /// Damage, a failed cast, a record in quarantine, a retired view: of this key only. Never a wrong `None`.
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
+        let timer = self.state.shared.recorder.start();
+        let bytes = encode_key(key)?;
+        let result = self.state.read(&bytes, V::VERSION);
+        let result = result.and_then(|found| materialize(&self.state, &bytes, found));
+        self.finish(timer, Operation::Get, Duration::ZERO);
+        result
+    }
+
+    /// Writes a record, whatever was there.
+    ///
+    /// In an open migration both forms are written in one single-key write. When it is safe from a power
+    /// failure is the store's [`crate::Durability`].
+    ///
+    /// # Errors
+    ///
+    /// A refused record (rules of the active version, a failed downcast, something that the stored version
+    /// cannot hold), a size over the limit, a fenced or retired view. Nothing was written then.
+    pub fn put(&self, key: &K, record: &V) -> Result<()> {
+        let timer = self.state.shared.recorder.start();
+        let bytes = encode_key(key)?;
+        let mut waited = Duration::ZERO;
+        let result = self.state.put(&bytes, &Typed(record), &mut waited);
+        self.finish(timer, Operation::Put, waited);
+        result
+    }
+
+    /// Removes the record under `key`, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// A fenced or retired view, or a failing engine.
+    pub fn remove(&self, key: &K) -> Result<()> {
+        let timer = self.state.shared.recorder.start();
+        let bytes = encode_key(key)?;
+        let mut waited = Duration::ZERO;
+        let result = self.state.remove(&bytes, V::VERSION, &mut waited);
+        self.finish(timer, Operation::Remove, waited);
+        result
+    }
+
+    /// The records of a range in key order; double-ended.
+    ///
+    /// Reads pages as it goes. Each record is of one moment; the scan as a whole is not, if writers are at
+    /// work. An error ends the scan, as its last item.
+    pub fn scan(&self, range: impl RangeBounds<K>) -> Scan<K, V> {
+        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), range)
+    }
+
+    /// The number of records. Scans the whole table.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::scan`].
+    pub fn len(&self) -> Result<u64> {
+        self.scan(..).count_records()
+    }
+
+    /// Whether there is no record. Costs at most one page of a scan.
+    ///
+    /// # Errors
+    ///
+    /// As [`Table::scan`].
+    pub fn is_empty(&self) -> Result<bool> {
+        self.scan(..).next().transpose().map(|first| first.is_none())
+    }
+
+    #[inline]
+    fn finish(&self, timer: crate::stats::Timer, operation: Operation, waited: Duration) {
+        let state = &self.state;
+        state.shared.recorder.finish(timer, operation, state.activity(), waited, &state.name);
+    }
+}
+
+pub(crate) fn encode_key<K: Key>(key: &K) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(32);
+    key.encode(&mut bytes).map_err(|e| Error::state("a key", format!("cannot be encoded: {e}")))?;
+    Ok(bytes)
+}
+
+/// Decodes what a read found, and casts it to `V`. User code runs here, under no lock.
+#[inline]
+pub(crate) fn materialize<V: Version>(state: &TableState, key: &[u8], found: Found) -> Result<Option<V>> {
+    let Found::Form { entry, form, to, validate } = found else {
+        return Ok(None);
+    };
+    let main = (entry.version(), entry.main());
+    let result = match (form, entry.companion()) {
+        (Form::Merge, Some((_, companion))) => lineage::merge_up::<V>(to, main, companion).map(|merged| {
+            if merged.dropped {
+                state.shared.recorder.merges_dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+            merged.record
+        }),
+        (Form::Companion, Some(companion)) => lineage::decode_at(companion),
+        _ => lineage::decode_at(main),
+    };
+    let result = result.and_then(|record| {
+        if validate {
+            lineage::validate_at(&record, to, None)?;
+        }
+        Ok(Some(record))
+    });
+    result.map_err(|e| state.cast_failed(key, e))
+}
+
+/// A record as the byte level sees it.
+struct Typed<'a, V>(&'a V);
+
+impl<V: Version> Encoder for Typed<'_, V> {
+    fn view(&self) -> u32 {
+        V::VERSION
+    }
+
+    fn encode(&self, target: u32, last: Option<Stored<'_>>, out: &mut Vec<u8>) -> Result<(), CastFailure> {
+        lineage::encode_at(self.0, target, last, out)
+    }
+
+    fn survives(&self, target: u32) -> Result<bool, CastFailure> {
+        let (mut own, mut down, mut back) = (Vec::new(), Vec::new(), Vec::new());
+        lineage::encode_at(self.0, V::VERSION, None, &mut own)?;
+        lineage::encode_at(self.0, target, None, &mut down)?;
+        let returned: V = lineage::decode_at((target, &down))?;
+        lineage::encode_at(&returned, V::VERSION, None, &mut back)?;
+        Ok(own == back)
+    }
+
+    fn validate(&self, active: u32, last: Option<Stored<'_>>) -> Result<(), CastFailure> {
+        lineage::validate_at(self.0, active, last)
+    }
+
+    fn drops_fields(&self, target: u32) -> bool {
+        lineage::drops_fields::<V>(target)
+    }
+}
