@@ -6,6 +6,7 @@
 //! for the few changes that span keys or trees.
 
 mod memory;
+mod range;
 #[cfg(feature = "sled")]
 mod sled;
 mod value;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 pub use memory::MemoryEngine;
 #[cfg(feature = "sled")]
-pub use sled::SledEngine;
+pub use self::sled::{SledEngine, SledOptions};
 pub use value::Value;
 
 use crate::error::EngineError;

@@ -1,0 +1,403 @@
+//! The sled engine.
+//!
+//! sled 0.34 is fast and its stalls are short, but it is unfinished; this is where its edges are:
+//!
+//! 1. The first batch or transaction in a process puts every later operation of that process, in every store,
+//!    behind the shared side of one lock. So single-key calls are made as such, and [`SledEngine::commit`] makes
+//!    one whenever a commit comes to that.
+//! 2. It panics on much of what it finds damaged: every call goes through [`Fence::call`].
+//! 3. Its flush is not durable: see [`files`].
+//! 4. It writes when it is dropped, and may then fail, panic or wait for ever: see [`Shared::drop`].
+
+mod fence;
+mod files;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+
+use self::fence::{Access, Ending, Fence};
+use self::files::Files;
+use super::{
+    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range,
+};
+use crate::error::{EngineError, EngineErrorKind};
+
+/// Longest key. sled itself has no limit, but an index page holds up to 256 keys in full.
+const KEY_BYTES_MAX: usize = 4 * 1024;
+/// Longest value. sled itself has no limit, but a page holds up to 16 values and is read and written as a whole.
+const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Most writes in a commit: all other calls wait while it is made.
+const COMMIT_WRITES_MAX: usize = 4096;
+/// sled's own tree, which cannot be dropped.
+const DEFAULT_TREE: &str = "__sled__default";
+/// How long an open waits for a handle of this process that is being dropped on another thread.
+const REOPEN_WAIT: Duration = Duration::from_secs(2);
+/// How long closing waits for sled after a failure.
+const CLOSE_WAIT: Duration = Duration::from_secs(2);
+
+/// How sled is opened.
+#[derive(Debug, Clone)]
+pub struct SledOptions {
+    cache_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20 }
+    }
+}
+
+impl SledOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of pages that sled keeps in memory. Default 256 MiB (sled's own is 1 GiB, much for something
+    /// embedded); not under 16 MiB, to which less is raised: see [`SledEngine`].
+    ///
+    /// sled counts what a page takes in its log, which is a little less than it takes in memory, and does not
+    /// count values that are stored as blobs.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes.max(16 << 20);
+        self
+    }
+}
+
+/// A store in a directory, kept by sled.
+///
+/// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`]
+/// (nothing flushes on its own). Values over some 8 KiB are expensive: a page of up to 16 records that comes to more
+/// than 128 KiB is written as a file of its own, in full, whenever ten changes to it have come together, and a
+/// loss of power between sled's writing the log and the next flush may damage such a page.
+///
+/// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
+/// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
+/// again. Where sled cannot even be closed any more the directory stays locked until the process ends.
+///
+/// A page that is evicted while a transaction is writing to it would leave sled waiting for itself; the smallest
+/// cache and the largest commit are chosen so that this does not happen.
+#[derive(Clone)]
+pub struct SledEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// `None` only in `drop`.
+    db: Option<sled::Db>,
+    fence: Fence,
+    files: Files,
+    directory: PathBuf,
+    /// Dropped trees. The last handle of a tree flushes the store when it goes, so that is not left to chance.
+    dropped: Mutex<Vec<sled::Tree>>,
+}
+
+struct SledTree {
+    // Before `shared`, so that the store's own handle of this tree outlives this one.
+    tree: sled::Tree,
+    name: String,
+    shared: Arc<Shared>,
+}
+
+/// Directories that this process closed lately. sled's threads may hold the lock of one for a moment longer.
+static CLOSED: Mutex<Vec<(PathBuf, Instant)>> = Mutex::new(Vec::new());
+
+impl SledEngine {
+    /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
+    ///
+    /// Cost: reads the log since the last open; a sync of each of sled's files and directories.
+    ///
+    /// # Errors
+    /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
+    /// `Corrupt` if sled cannot read what it finds, or was written by another version of it. sled repairs what it
+    /// takes for the torn end of its log by overwriting it: copy a damaged directory before opening it again.
+    pub fn open(directory: impl AsRef<Path>, options: SledOptions) -> EngineResult<Self> {
+        let directory = directory.as_ref();
+        let place = directory.display().to_string();
+        let io = |e: io::Error| EngineError::io(&*place, e);
+        std::fs::create_dir_all(directory).map_err(io)?;
+        let directory = directory.canonicalize().map_err(io)?;
+
+        let config = sled::Config::new()
+            .path(&directory)
+            .cache_capacity(options.cache_bytes)
+            .mode(sled::Mode::HighThroughput)
+            .flush_every_ms(None);
+        let db = open_db(&config, &directory, &place)?;
+        let files = Files::open(&directory).map_err(io)?;
+        let shared = Shared { db: Some(db), fence: Fence::new(config), files, directory, dropped: Mutex::default() };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+fn open_db(config: &sled::Config, directory: &Path, place: &str) -> EngineResult<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => return Ok(db),
+            Ok(Err(e)) => fence::translate(place, e),
+            Err(panic) => fence::from_panic(place, &*panic),
+        };
+        let own = || CLOSED.lock().iter().any(|(closed, _)| closed == directory);
+        if error.kind() != EngineErrorKind::Locked || begun.elapsed() > REOPEN_WAIT || !own() {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
+    if size <= limit {
+        return Ok(());
+    }
+    let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
+    Err(EngineError::new(EngineErrorKind::Limit, message))
+}
+
+fn limits(key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
+    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
+    limit("bytes of a value", value.map_or(0, <[u8]>::len), VALUE_BYTES_MAX)
+}
+
+impl SledTree {
+    #[inline]
+    fn call<T>(&self, access: Access, call: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> EngineResult<T> {
+        self.shared.fence.call(access, &self.name, || call(&self.tree))
+    }
+}
+
+impl Tree for SledTree {
+    #[inline]
+    fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
+        Ok(self.call(Access::Read, |tree| tree.get(key))?.map(Value::from_sled))
+    }
+
+    fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
+        limits(key, Some(value))?;
+        self.call(Access::Write, |tree| tree.insert(key, value).map(drop))
+    }
+
+    fn delete(&self, key: &[u8]) -> EngineResult<()> {
+        self.call(Access::Write, |tree| tree.remove(key).map(drop))
+    }
+
+    fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
+        limits(key, new)?;
+        self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
+    }
+
+    fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
+        if range::is_empty(range) {
+            return Ok(true);
+        }
+        let start = page.len();
+        let scanned = self.call(Access::Read, |tree| {
+            let mut found = tree.range::<&[u8], _>(range);
+            for _ in 0..limit {
+                let Some(record) = (if reverse { found.next_back() } else { found.next() }) else {
+                    return Ok(true);
+                };
+                let (key, value) = record?;
+                page.push((Value::from_sled(key), Value::from_sled(value)));
+            }
+            Ok(false)
+        });
+        if scanned.is_err() {
+            page.truncate(start);
+        }
+        scanned
+    }
+}
+
+impl Shared {
+    fn db(&self) -> sled::Result<&sled::Db> {
+        self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
+    }
+
+    fn tree(&self, name: &str) -> EngineResult<sled::Tree> {
+        if name == DEFAULT_TREE {
+            let message = format!("the tree name \"{name}\" is the engine's own; choose another");
+            return Err(EngineError::new(EngineErrorKind::Limit, message));
+        }
+        if self.fence.check(Access::Write).is_ok() {
+            return self.fence.call(Access::Write, name, || self.db()?.open_tree(name));
+        }
+        // A new tree would be a write, but one that is there can be had after writes have stopped.
+        self.fence.call(Access::Read, name, || {
+            let db = self.db()?;
+            if !db.tree_names().iter().any(|known| &**known == name.as_bytes()) {
+                return Err(sled::Error::Unsupported("the tree is not there, and writes have stopped".to_owned()));
+            }
+            db.open_tree(name)
+        })
+    }
+
+    /// Several keys, or a check of one and a write of another: a transaction over the trees concerned.
+    fn transact(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
+        let names: BTreeSet<&str> =
+            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let trees = names.iter().map(|name| self.tree(name)).collect::<EngineResult<Vec<_>>>()?;
+
+        let writing = std::cell::Cell::new(false);
+        let absent = || sled::Error::Unsupported("a tree of the transaction is missing".to_owned());
+        let place = names.first().copied().unwrap_or_default();
+        let done = self.fence.call(Access::Write, place, || {
+            let transaction = trees.as_slice().transaction(|views| {
+                let view = |name: &str| names.binary_search(&name).ok().and_then(|at| views.get(at)).ok_or_else(absent);
+                for check in checks {
+                    let found = view(&check.tree)?.get(&check.key)?;
+                    if found.as_deref() != check.expected.as_deref() {
+                        return Err(ConflictableTransactionError::Abort(()));
+                    }
+                }
+                for write in writes {
+                    match &write.value {
+                        Some(value) => view(&write.tree)?.insert(write.key.as_slice(), value.as_slice())?,
+                        None => view(&write.tree)?.remove(write.key.as_slice())?,
+                    };
+                }
+                // All pages were read without an error; from here on sled writes, and cannot take it back.
+                writing.set(true);
+                Ok(())
+            });
+            match transaction {
+                Ok(()) => Ok(Outcome::Applied),
+                Err(TransactionError::Abort(())) => Ok(Outcome::Conflict),
+                Err(TransactionError::Storage(e)) => Err(e),
+            }
+        });
+        if let Err(error) = &done
+            && writing.get()
+        {
+            self.fence.tear(&format!("a commit failed half-way: {error}"));
+        }
+        done
+    }
+}
+
+impl Engine for SledEngine {
+    fn name(&self) -> &'static str {
+        "sled"
+    }
+
+    fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
+        let tree = self.shared.tree(name)?;
+        Ok(Arc::new(SledTree { tree, name: name.to_owned(), shared: self.shared.clone() }))
+    }
+
+    fn trees(&self) -> EngineResult<Vec<String>> {
+        let names = self.shared.fence.call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
+        let names = names.iter().map(|name| String::from_utf8_lossy(name).into_owned());
+        Ok(names.filter(|name| name != DEFAULT_TREE).collect())
+    }
+
+    /// Cost: a visit to every page, during which other operations stall (half a second for a million records), and
+    /// no disk space comes back at once. Empty a large tree in paced steps first.
+    fn drop_tree(&self, name: &str) -> EngineResult<()> {
+        let shared = &self.shared;
+        shared.fence.call(Access::Write, name, || {
+            let db = shared.db()?;
+            if !db.tree_names().iter().any(|known| &**known == name.as_bytes()) {
+                return Ok(());
+            }
+            shared.dropped.lock().push(db.open_tree(name)?);
+            db.drop_tree(name).map(drop)
+        })
+    }
+
+    /// One write without a check, or with a check of the same key, costs what the single-key call does. Anything
+    /// else is a transaction: it waits for, and keeps out, every other call in the process for as long as it takes,
+    /// and the first one makes all later calls of the process a little slower.
+    fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
+        limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
+        for write in writes {
+            limits(&write.key, write.value.as_deref())?;
+        }
+        let one = |name: &str| self.tree(name);
+        let swapped = match (checks, writes) {
+            ([], []) => true,
+            ([], [write]) => {
+                let tree = one(&write.tree)?;
+                match &write.value {
+                    Some(value) => tree.put(&write.key, value)?,
+                    None => tree.delete(&write.key)?,
+                }
+                true
+            }
+            ([check], []) => one(&check.tree)?.get(&check.key)?.as_deref() == check.expected.as_deref(),
+            ([check], [write]) if check.tree == write.tree && check.key == write.key => {
+                one(&write.tree)?.compare_and_swap(
+                    &write.key,
+                    check.expected.as_deref(),
+                    write.value.as_deref(),
+                )?
+            }
+            _ => return self.shared.transact(checks, writes),
+        };
+        Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })
+    }
+
+    /// Durable means: `fdatasync` has returned, for the log and for every blob. Cost: sled's own write of its buffer,
+    /// and those.
+    fn flush(&self) -> EngineResult<()> {
+        let shared = &self.shared;
+        shared.fence.call(Access::Write, "", || shared.db()?.flush().map(drop))?;
+        shared.fence.check(Access::Write)?;
+        shared.files.sync().map_err(|e| {
+            // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
+            // for data that is gone. So there is none.
+            let error = EngineError::io("flush", e);
+            shared.fence.stop(&error.to_string());
+            error
+        })
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            commit_writes_max: COMMIT_WRITES_MAX,
+            snapshots: false,
+            durable: true,
+        }
+    }
+
+    fn bytes_on_disk(&self) -> EngineResult<u64> {
+        self.shared.files.bytes().map_err(|e| EngineError::io("size of the files", e))
+    }
+}
+
+impl Drop for Shared {
+    /// sled writes what it still holds when its last handle goes. That may fail (then it is silent), panic, or,
+    /// after a failure, wait for ever.
+    fn drop(&mut self) {
+        let held = (self.db.take(), std::mem::take(&mut *self.dropped.lock()));
+        let close = move || drop(catch_unwind(AssertUnwindSafe(|| drop(held))));
+        match self.fence.ending() {
+            Ending::Plain => close(),
+            Ending::Wary => {
+                let (done, closed) = mpsc::channel();
+                let closing = std::thread::Builder::new().name("exuvia-sled-close".to_owned()).spawn(move || {
+                    close();
+                    let _nobody_may_be_waiting = done.send(());
+                });
+                if closing.is_ok() {
+                    let _in_time_or_not = closed.recv_timeout(CLOSE_WAIT);
+                }
+            }
+            Ending::Never => std::mem::forget(close),
+        }
+        let mut closed = CLOSED.lock();
+        closed.retain(|(directory, at)| at.elapsed() < REOPEN_WAIT && *directory != self.directory);
+        closed.push((self.directory.clone(), Instant::now()));
+    }
+}

@@ -1,0 +1,182 @@
+//! Between sled and everything above it: no panic of sled's gets past here, and after a failure that sled cannot
+//! be trusted to have survived, no call of ours gets to sled.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use crate::engine::EngineResult;
+use crate::error::{EngineError, EngineErrorKind};
+
+/// What a call may do, and so the state from which on it is refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Access {
+    Write = WRITES_STOPPED,
+    Read = ALL_STOPPED,
+}
+
+/// sled refuses writes itself (its "global error"), but what it holds in memory is sound: reads go on.
+const WRITES_STOPPED: u8 = 1;
+const ALL_STOPPED: u8 = 2;
+
+/// Catches panics, translates errors, and remembers the failure after which the engine is unusable.
+pub(super) struct Fence {
+    state: AtomicU8,
+    reason: OnceLock<String>,
+    /// A transaction stopped between its first and its last write. sled must not write another byte.
+    torn: AtomicBool,
+    /// Shares sled's global error; keeps no file open.
+    config: sled::Config,
+}
+
+impl Fence {
+    pub(super) fn new(config: sled::Config) -> Self {
+        Self { state: AtomicU8::new(0), reason: OnceLock::new(), torn: AtomicBool::new(false), config }
+    }
+
+    /// Every call into sled. `tree` is only looked at after a failure.
+    #[inline]
+    pub(super) fn call<T>(
+        &self,
+        access: Access,
+        tree: &str,
+        call: impl FnOnce() -> sled::Result<T>,
+    ) -> EngineResult<T> {
+        // Relaxed: a call that races with the failure may still get to sled, as one a moment earlier would.
+        if self.state.load(Ordering::Relaxed) >= access as u8 {
+            return Err(self.refusal());
+        }
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(self.failed(access, tree, error)),
+            Err(panic) => Err(self.panicked(tree, &*panic)),
+        }
+    }
+
+    /// For the calls of ours that go around sled to its files.
+    pub(super) fn check(&self, access: Access) -> EngineResult<()> {
+        if self.state.load(Ordering::Relaxed) >= access as u8 { Err(self.refusal()) } else { Ok(()) }
+    }
+
+    /// The engine is done for, for a reason that sled does not know of.
+    pub(super) fn stop(&self, reason: &str) {
+        self.poison(ALL_STOPPED, reason);
+    }
+
+    /// A transaction failed when it had begun to write.
+    pub(super) fn tear(&self, reason: &str) {
+        self.torn.store(true, Ordering::SeqCst);
+        self.poison(ALL_STOPPED, reason);
+    }
+
+    /// What closing may ask of sled.
+    pub(super) fn ending(&self) -> Ending {
+        // With a global error set sled does no more I/O, and waits for none.
+        if self.config.global_error().is_err() {
+            Ending::Plain
+        } else if self.torn.load(Ordering::SeqCst) {
+            Ending::Never
+        } else if self.state.load(Ordering::SeqCst) >= ALL_STOPPED {
+            Ending::Wary
+        } else {
+            Ending::Plain
+        }
+    }
+
+    #[cold]
+    fn refusal(&self) -> EngineError {
+        EngineError::new(
+            EngineErrorKind::Poisoned,
+            self.reason.get().map_or("an earlier call failed", String::as_str),
+        )
+    }
+
+    #[cold]
+    fn failed(&self, access: Access, tree: &str, error: sled::Error) -> EngineError {
+        // The state that sled is in after a failed write shows in its global error. Without one it may have left
+        // a log buffer with a writer that never leaves it (it does when a blob file cannot be written), and then
+        // any later wait for that buffer, in a read of an evicted page too, is for ever.
+        let stopped = match (&error, access) {
+            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => Some(WRITES_STOPPED),
+            (sled::Error::Io(_), Access::Write) | (sled::Error::ReportableBug(_), _) => Some(ALL_STOPPED),
+            _ => None,
+        };
+        let error = translate(&place(tree), error);
+        if let Some(state) = stopped {
+            self.poison(state, &error.to_string());
+        }
+        error
+    }
+
+    #[cold]
+    fn panicked(&self, tree: &str, panic: &(dyn Any + Send)) -> EngineError {
+        let error = from_panic(&place(tree), panic);
+        self.poison(ALL_STOPPED, &error.to_string());
+        error
+    }
+
+    #[cold]
+    fn poison(&self, state: u8, reason: &str) {
+        let _first_reason_stays = self.reason.set(reason.to_owned());
+        self.state.fetch_max(state, Ordering::SeqCst);
+    }
+}
+
+/// How an engine may be closed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Drop it.
+    Plain,
+    /// Drop it, but do not count on that to return.
+    Wary,
+    /// Do not let it write: what it holds in memory is half a transaction.
+    Never,
+}
+
+fn place(tree: &str) -> String {
+    if tree.is_empty() { "sled".to_owned() } else { format!("sled, tree \"{tree}\"") }
+}
+
+/// sled's error as ours.
+pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
+    use std::io::ErrorKind::{InvalidData, Other, UnexpectedEof};
+    match error {
+        sled::Error::Io(e) if e.kind() == Other && e.to_string().contains("could not acquire lock") => {
+            EngineError::new(EngineErrorKind::Locked, "the directory is open in another process or handle")
+        }
+        // A file that is shorter than its own log says.
+        sled::Error::Io(e) if matches!(e.kind(), UnexpectedEof | InvalidData) => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: a file is shorter than it should be: {e}"))
+        }
+        sled::Error::Io(e) => EngineError::io(place, e),
+        // sled's own text has a debug dump of an empty backtrace in it.
+        sled::Error::Corruption { at: Some(at), .. } => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file at {at:?}"))
+        }
+        sled::Error::Corruption { at: None, .. } => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file"))
+        }
+        // Another version of sled, or a settings file that makes no sense.
+        sled::Error::Unsupported(what) => EngineError::new(EngineErrorKind::Corrupt, format!("{place}: {what}")),
+        sled::Error::ReportableBug(what) => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: an internal failure: {what}"))
+        }
+        sled::Error::CollectionNotFound(_) => {
+            EngineError::new(EngineErrorKind::Io, format!("{place}: the tree was dropped; open it again"))
+        }
+    }
+}
+
+/// A panic of sled's as an error: sled asserts where others return errors, mostly about damaged pages.
+pub(super) fn from_panic(place: &str, panic: &(dyn Any + Send)) -> EngineError {
+    let said = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    // Some of sled's messages print a whole page.
+    let said: String = said.chars().take(300).collect();
+    EngineError::new(EngineErrorKind::Corrupt, format!("{place}: the files are damaged; sled panicked: {said}"))
+}
