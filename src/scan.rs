@@ -54,18 +54,7 @@ struct Pages {
 
 impl<K: Key, V: Version> Scan<K, V> {
     pub(crate) fn new(state: Arc<TableState>, lease: Arc<Lease>, range: impl RangeBounds<K>) -> Self {
-        let mut failed = None;
-        let mut bound = |bound: Bound<&K>| match bound {
-            Bound::Unbounded => Bound::Unbounded,
-            Bound::Included(key) | Bound::Excluded(key) => match crate::table::encode_key(key) {
-                Ok(bytes) if matches!(bound, Bound::Included(_)) => Bound::Included(bytes),
-                Ok(bytes) => Bound::Excluded(bytes),
-                Err(e) => {
-                    failed = Some(e);
-                    Bound::Unbounded
-                }
-            },
-        };
+        let bound = |bound: Bound<&K>| bound.map(crate::table::encode_key);
         let (lower, upper) = (bound(range.start_bound()), bound(range.end_bound()));
         let pages = Pages {
             state,
@@ -76,7 +65,7 @@ impl<K: Key, V: Version> Scan<K, V> {
             front: VecDeque::new(),
             back: VecDeque::new(),
             exhausted: false,
-            failed,
+            failed: None,
             ended: false,
         };
         Self { pages, _lease: lease, types: PhantomData }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::Lease;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::key::Key;
 use crate::lineage::{self, CastFailure, Stored};
 use crate::resolve::Form;
@@ -61,7 +61,7 @@ impl<K: Key, V: Version> Table<K, V> {
     /// Damage, a failed cast, a record in quarantine, a retired view: of this key only. Never a wrong `None`.
     pub fn get(&self, key: &K) -> Result<Option<V>> {
         let timer = self.state.shared.recorder.start();
-        let bytes = encode_key(key)?;
+        let bytes = encode_key(key);
         let result = self.state.read(&bytes, V::VERSION);
         let result = result.and_then(|found| materialize(&self.state, &bytes, found));
         self.finish(timer, Operation::Get, Duration::ZERO);
@@ -79,7 +79,7 @@ impl<K: Key, V: Version> Table<K, V> {
     /// cannot hold), a size over the limit, a fenced or retired view. Nothing was written then.
     pub fn put(&self, key: &K, record: &V) -> Result<()> {
         let timer = self.state.shared.recorder.start();
-        let bytes = encode_key(key)?;
+        let bytes = encode_key(key);
         let mut waited = Duration::ZERO;
         let result = self.state.put(&bytes, &Typed(record), &mut waited);
         self.finish(timer, Operation::Put, waited);
@@ -93,7 +93,7 @@ impl<K: Key, V: Version> Table<K, V> {
     /// A fenced or retired view, or a failing engine.
     pub fn remove(&self, key: &K) -> Result<()> {
         let timer = self.state.shared.recorder.start();
-        let bytes = encode_key(key)?;
+        let bytes = encode_key(key);
         let mut waited = Duration::ZERO;
         let result = self.state.remove(&bytes, V::VERSION, &mut waited);
         self.finish(timer, Operation::Remove, waited);
@@ -133,10 +133,11 @@ impl<K: Key, V: Version> Table<K, V> {
     }
 }
 
-pub(crate) fn encode_key<K: Key>(key: &K) -> Result<Vec<u8>> {
+#[inline]
+pub(crate) fn encode_key<K: Key>(key: &K) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(32);
-    key.encode(&mut bytes).map_err(|e| Error::state("a key", format!("cannot be encoded: {e}")))?;
-    Ok(bytes)
+    key.encode(&mut bytes);
+    bytes
 }
 
 /// Decodes what a read found, and casts it to `V`. User code runs here, under no lock.
