@@ -41,7 +41,17 @@ enum Rule<'a> {
 fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>> {
     table.check_floor(route, view)?;
     let open = match &route.kind {
-        Kind::Settled { stored, tree } => return Ok(Rule::Settled { stored: *stored, tree }),
+        // A step of metadata only has no overlay, and its fence binds all the same.
+        Kind::Settled { stored, .. } if route.fence == Some(Fence::AtTo) && view > *stored => {
+            let reason = format!(
+                "writes are fenced off since the rollback of its migration; resume it, or write with the code of \
+                 version {stored}"
+            );
+            return Err(table.refuse_version(view, reason));
+        }
+        Kind::Settled { stored, tree } => {
+            return Ok(Rule::Settled { stored: *stored, tree });
+        }
         Kind::Folding(open) => return Ok(Rule::Folding(open)),
         Kind::Open(open) => open,
     };
@@ -81,20 +91,35 @@ impl TableState {
         self.shared.check_usable()?;
         loop {
             let route = self.route();
-            let done = match rule(self, &route, record.view())? {
-                Rule::Settled { stored, tree } => {
-                    let value = self.settled_value(key, record, stored, route.active)?;
-                    self.gated(route.epoch, waited, || tree.tree.put(key, &value))?.is_some()
-                }
-                Rule::To(open) => self.put_at_to(&route, open, key, record, waited)?,
-                Rule::From(open) => self.put_at_from(&route, open, key, record, waited)?,
-                Rule::Folding(open) => {
-                    let value = self.settled_value(key, record, open.from, route.active)?;
-                    self.write_folding(&route, open, key, Some(&value), waited)?
-                }
-            };
-            if done {
-                return self.shared.written();
+            match self.put_once(&route, key, record, waited) {
+                Ok(true) => return self.shared.written(),
+                Ok(false) => {}
+                // What an old route led to may be gone by now, and that is no failure of the new one.
+                Err(_) if !self.epoch_is(route.epoch) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Answers `false` if it has to be tried again.
+    #[inline]
+    fn put_once(
+        &self,
+        route: &Route,
+        key: &[u8],
+        record: &dyn Encoder,
+        waited: &mut Duration,
+    ) -> Result<bool> {
+        match rule(self, route, record.view())? {
+            Rule::Settled { stored, tree } => {
+                let value = self.settled_value(key, record, stored, route.active)?;
+                Ok(self.gated(route.epoch, waited, || tree.tree.put(key, &value))?.is_some())
+            }
+            Rule::To(open) => self.put_at_to(route, open, key, record, waited),
+            Rule::From(open) => self.put_at_from(route, open, key, record, waited),
+            Rule::Folding(open) => {
+                let value = self.settled_value(key, record, open.from, route.active)?;
+                self.write_folding(route, open, key, Some(&value), waited)
             }
         }
     }
@@ -105,19 +130,26 @@ impl TableState {
         self.shared.check_size(key, &[])?;
         loop {
             let route = self.route();
-            let done = match rule(self, &route, view)? {
-                Rule::Settled { tree, .. } => {
-                    self.gated(route.epoch, waited, || tree.tree.delete(key))?.is_some()
-                }
-                Rule::To(open) | Rule::From(open) => {
-                    let value = envelope::tombstone(key, view.min(open.to));
-                    self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?.is_some()
-                }
-                Rule::Folding(open) => self.write_folding(&route, open, key, None, waited)?,
-            };
-            if done {
-                return self.shared.written();
+            match self.remove_once(&route, key, view, waited) {
+                Ok(true) => return self.shared.written(),
+                Ok(false) => {}
+                Err(_) if !self.epoch_is(route.epoch) => {}
+                Err(e) => return Err(e),
             }
+        }
+    }
+
+    #[inline]
+    fn remove_once(&self, route: &Route, key: &[u8], view: u32, waited: &mut Duration) -> Result<bool> {
+        match rule(self, route, view)? {
+            Rule::Settled { tree, .. } => {
+                Ok(self.gated(route.epoch, waited, || tree.tree.delete(key))?.is_some())
+            }
+            Rule::To(open) | Rule::From(open) => {
+                let value = envelope::tombstone(key, view.min(open.to));
+                Ok(self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?.is_some())
+            }
+            Rule::Folding(open) => self.write_folding(route, open, key, None, waited),
         }
     }
 
@@ -173,7 +205,9 @@ impl TableState {
             record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
         } else {
             let mut companion = Vec::with_capacity(192);
-            record.encode(open.from, last, &mut companion).map_err(|e| self.downcast_refused(key, open, e))?;
+            record
+                .encode(open.from, last, &mut companion)
+                .map_err(|e| self.downcast_refused(key, open, e))?;
             envelope::start_with_companion(&mut value, Flags::NONE, open.to, open.from, companion.len());
             record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
             value.extend_from_slice(&companion);
