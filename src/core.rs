@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
@@ -36,6 +36,9 @@ pub(crate) struct Shared {
     state: AtomicU8,
     poison: Mutex<Option<String>>,
 }
+
+/// How often what the background wrote is flushed where every foreground write is.
+const BACKGROUND_FLUSH: Duration = Duration::from_millis(500);
 
 const USABLE: u8 = 0;
 const CLOSED: u8 = 1;
@@ -194,10 +197,20 @@ impl Core {
 
     /// Starts the background threads that need no user code.
     pub(crate) fn start(self: &Arc<Core>) -> Result<()> {
-        if let Durability::Buffered { interval } = self.shared.settings.durability {
-            let flusher = Arc::clone(&self.shared.flusher);
-            *self.flush_thread.lock() = Some(spawn("exuvia-flush", move || flusher.run(interval))?);
-        }
+        let interval = match self.shared.settings.durability {
+            Durability::Buffered { interval } => interval,
+            // For the background's progress; writers flush themselves.
+            Durability::EveryWrite => BACKGROUND_FLUSH,
+        };
+        let shared = Arc::clone(&self.shared);
+        let flush = move || {
+            shared.flusher.run(interval);
+            // Nobody would make durable what is written from here on.
+            if let Some(reason) = shared.flusher.failure() {
+                shared.poison(&reason);
+            }
+        };
+        *self.flush_thread.lock() = Some(spawn("exuvia-flush", flush)?);
         Ok(())
     }
 
@@ -262,7 +275,8 @@ impl Core {
 
     /// After a failed commit the engine may have either state: this handle stops, a reopen finds out.
     fn unknown(&self, e: Error) -> Error {
-        self.shared.poison(&format!("a state change failed half way, and a reopen has to find out how far: {e}"));
+        self.shared
+            .poison(&format!("a state change failed half way, and a reopen has to find out how far: {e}"));
         e
     }
 
@@ -287,9 +301,13 @@ impl Core {
 
     /// Stops everything in the background, flushes, and lets go of the directory. Later calls are refused.
     pub(crate) fn close(&self) -> Result<()> {
+        // First, so that nobody starts anything that is stopped below, and no write comes after the last flush.
+        let first =
+            self.shared.state.compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.shared.gate.exclusive(|| ());
         let runs: Vec<Arc<Run>> = self.runs.lock().values().cloned().collect();
         for run in runs {
-            run.join();
+            run.shut();
         }
         let sweeper = self.sweeper.lock().take();
         if let Some(sweeper) = sweeper {
@@ -299,9 +317,11 @@ impl Core {
         if let Some(thread) = self.flush_thread.lock().take() {
             drop(thread.join());
         }
-        let usable =
-            self.shared.state.compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let result = if usable { self.shared.flusher.flush() } else { Ok(()) };
+        let result = match self.shared.poison.lock().clone() {
+            Some(reason) => Err(Error::Poisoned { reason }),
+            None if first => self.shared.flusher.flush(),
+            None => Ok(()),
+        };
         drop(self.lock_file.lock().take());
         result
     }

@@ -124,6 +124,8 @@ impl Flusher {
     }
 
     pub(crate) fn stop(&self) {
+        // Under the lock, or the thread could look just before and sleep just after.
+        let _rounds = self.rounds.lock();
         self.stop.store(true, Ordering::Release);
         self.ended.notify_all();
     }

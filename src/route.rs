@@ -93,13 +93,19 @@ impl Frontier {
 pub(crate) struct Backlog {
     keys: ArrayQueue<Vec<u8>>,
     overflowed: AtomicBool,
+    /// Keys were taken out and are not brought forward yet.
+    in_hand: AtomicBool,
 }
 
 const BACKLOG_KEYS_MAX: usize = 32 * 1024;
 
 impl Backlog {
     fn new() -> Self {
-        Self { keys: ArrayQueue::new(BACKLOG_KEYS_MAX), overflowed: AtomicBool::new(false) }
+        Self {
+            keys: ArrayQueue::new(BACKLOG_KEYS_MAX),
+            overflowed: AtomicBool::new(false),
+            in_hand: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn push(&self, key: &[u8]) {
@@ -108,8 +114,15 @@ impl Backlog {
         }
     }
 
+    /// Takes a key; the backlog is not empty before [`Backlog::settle`] says that it was brought forward.
     pub(crate) fn pop(&self) -> Option<Vec<u8>> {
+        self.in_hand.store(true, Ordering::Release);
         self.keys.pop()
+    }
+
+    /// What was taken is brought forward, or back in the queue.
+    pub(crate) fn settle(&self) {
+        self.in_hand.store(false, Ordering::Release);
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -132,7 +145,7 @@ impl Backlog {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.wants_pass() && self.keys.is_empty()
+        !self.wants_pass() && self.keys.is_empty() && !self.in_hand.load(Ordering::Acquire)
     }
 }
 
@@ -265,7 +278,9 @@ impl TableState {
                 let frontier = self.frontier();
                 let overlay = open.overlay.tree.get(key)?;
                 let covered = side == Side::To && frontier.covers(key);
-                self.resolve(open, side, key, overlay, || if covered { Ok(None) } else { open.base.tree.get(key) })
+                self.resolve(open, side, key, overlay, || {
+                    if covered { Ok(None) } else { open.base.tree.get(key) }
+                })
             }
             Kind::Folding(open) => {
                 let overlay = open.overlay.tree.get(key)?;
@@ -356,6 +371,8 @@ impl TableState {
         if self.epoch.load(Ordering::Acquire) != epoch {
             return Ok(None);
         }
+        // Under the gate, which `close` takes before its flush: no write comes after that.
+        self.shared.check_usable()?;
         Ok(Some(call()?))
     }
 }

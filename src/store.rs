@@ -57,7 +57,12 @@ impl Store {
     }
 
     #[cfg(feature = "sled")]
-    pub(crate) fn open_directory(path: &Path, settings: Settings, cache_bytes: u64, create: bool) -> Result<Store> {
+    pub(crate) fn open_directory(
+        path: &Path,
+        settings: Settings,
+        cache_bytes: u64,
+        create: bool,
+    ) -> Result<Store> {
         let lock = prepare_directory(path, "sled", create)?;
         let options = crate::engine::SledOptions::default().cache_bytes(cache_bytes);
         let engine = crate::engine::SledEngine::open(path.join("sled"), options)?;
@@ -78,13 +83,12 @@ impl Store {
             if !entry.phase()?.is_closed() {
                 let run = Run::load(&core, &catalog, name, false)?;
                 core.runs.lock().insert(name.clone(), Arc::clone(&run));
-                if entry.phase()? == crate::Phase::Folding {
-                    migration::start_worker(&core, &run)?;
-                }
+                // Folding needs no code; a backfill says that it waits for it.
+                migration::start_worker(&core, &run)?;
             }
         }
         core.start()?;
-        core.start_sweeper()?;
+        core.start_sweeper();
         Ok(Store { lease })
     }
 
@@ -262,10 +266,13 @@ fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
         );
     }
     for casts in Lineage::of::<V>().iter() {
-        let Some(stored) = table.shapes.get(&casts.version) else { continue };
+        let Some(stored) = table.shapes.get(&casts.version) else {
+            continue;
+        };
         let version = casts.version;
         let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
-        let shape = (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
+        let shape =
+            (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
         if let Some(difference) = stored.difference(&shape) {
             return Err(shape_error(format!(
                 "the type changed without a new version: {difference}; give the changed type the next version, \
@@ -377,7 +384,9 @@ fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     };
     match lock.try_lock() {
         Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
+        Err(fs::TryLockError::WouldBlock) => {
+            return Err(Error::Locked { path: path.to_owned() });
+        }
         Err(fs::TryLockError::Error(e)) => return fail("cannot be locked", Some(e)),
     }
     if marked.is_none()

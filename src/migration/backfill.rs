@@ -22,7 +22,7 @@ use crate::catalog::{Stage, quarantine_tree};
 use crate::core::Shared;
 use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
 use crate::envelope::{self, Entry, Flags};
-use crate::error::{Error, Result};
+use crate::error::{EngineErrorKind, Error, Result};
 use crate::flusher::Ticket;
 use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
@@ -50,8 +50,6 @@ pub(crate) struct TableBackfill<'a> {
     casts: Casts,
     page: VecDeque<(Value, Value)>,
     page_end: bool,
-    /// Where a pass over the overlay has come, if one is under way.
-    pass: Option<Bound<Vec<u8>>>,
     unsaved: Option<(Ticket, Vec<u8>)>,
     calls: Vec<Duration>,
 }
@@ -60,7 +58,7 @@ impl<'a> TableBackfill<'a> {
     pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
         let (page, calls) = (VecDeque::new(), Vec::new());
-        Self { table, shared, casts, page, page_end: false, pass: None, unsaved: None, calls }
+        Self { table, shared, casts, page, page_end: false, unsaved: None, calls }
     }
 
     /// Works through up to `batch` records.
@@ -80,6 +78,11 @@ impl<'a> TableBackfill<'a> {
         meter.record(&self.calls);
         self.calls.clear();
         result.map(|()| stepped)
+    }
+
+    /// Time inside the engine since the last step, for a caller that does not step.
+    pub(crate) fn spent(&mut self) -> Duration {
+        self.calls.drain(..).sum()
     }
 
     /// One engine call of the background: under the gate, metered, at the epoch of the step.
@@ -145,7 +148,9 @@ impl<'a> TableBackfill<'a> {
                 self.page = page.into();
                 continue;
             }
-            let Some((key, value)) = self.page.pop_front() else { break };
+            let Some((key, value)) = self.page.pop_front() else {
+                break;
+            };
             match self.copy_record(meter, route, open, &key, value)? {
                 Some(failed) => quarantined += u64::from(failed),
                 None => {
@@ -257,11 +262,15 @@ impl<'a> TableBackfill<'a> {
         stepped: &mut Stepped,
     ) -> Result<()> {
         let backlog = &self.table.state.backlog;
-        if self.pass.is_none() && backlog.wants_pass() {
-            backlog.begin_pass();
-            self.pass = Some(Bound::Unbounded);
-        }
-        if let Some(lower) = self.pass.take() {
+        let lower = {
+            let mut pass = self.table.pass.lock();
+            if pass.is_none() && backlog.wants_pass() {
+                *pass = Some(Bound::Unbounded);
+                backlog.begin_pass();
+            }
+            pass.clone()
+        };
+        if let Some(lower) = lower {
             let mut page = Page::new();
             let bound = lower.as_ref().map(Vec::as_slice);
             let limit = batch.clamp(16, PAGE_RECORDS);
@@ -278,11 +287,10 @@ impl<'a> TableBackfill<'a> {
                 Ok(end)
             });
             match (result, next) {
-                (Ok(true), _) if !stepped.moved => {}
-                (Ok(false), Some(next)) if !stepped.moved => self.pass = Some(next),
+                (Ok(true), _) if !stepped.moved => *self.table.pass.lock() = None,
+                (Ok(false), Some(next)) if !stepped.moved => *self.table.pass.lock() = Some(next),
+                // This page has to be gone through again.
                 (result, _) => {
-                    // The pass broke off: it has to be made again, whole.
-                    self.table.state.backlog.demand_pass();
                     result?;
                 }
             }
@@ -290,6 +298,7 @@ impl<'a> TableBackfill<'a> {
         }
         while stepped.records < batch {
             let Some(key) = self.table.state.backlog.pop() else {
+                self.table.state.backlog.settle();
                 stepped.caught_up = self.table.state.backlog.is_empty();
                 return Ok(());
             };
@@ -302,10 +311,12 @@ impl<'a> TableBackfill<'a> {
             };
             if !matches!(done, Ok(Some(()))) {
                 self.table.state.backlog.push(&key);
+                self.table.state.backlog.settle();
                 stepped.moved = true;
                 return done.map(|_| ());
             }
         }
+        self.table.state.backlog.settle();
         Ok(())
     }
 
@@ -330,14 +341,18 @@ impl<'a> TableBackfill<'a> {
             }
             let main = (old.version(), old.main());
             let cast = match old.companion() {
-                Some((_, companion)) => self.casts.merge(main, companion).map(|m| (m.record, m.dropped, false)),
+                Some((_, companion)) => {
+                    self.casts.merge(main, companion).map(|m| (m.record, m.dropped, false))
+                }
                 None => self.casts.upcast(main).map(|record| (record, false, true)),
             };
+            let cast = cast.map_err(|e| describe(&e)).and_then(|(record, dropped, derived)| {
+                let flags = if derived { Flags::DERIVED } else { Flags::NONE };
+                let new = envelope::seal(key, flags, open.to, &record, Some((open.from, old.main())));
+                self.shared.check_size(key, &new).map(|()| (new, dropped)).map_err(|e| e.to_string())
+            });
             let done = match cast {
-                Ok((record, dropped, derived)) => {
-                    let flags = if derived { Flags::DERIVED } else { Flags::NONE };
-                    let new = envelope::seal(key, flags, open.to, &record, Some((open.from, old.main())));
-                    self.shared.check_size(key, &new)?;
+                Ok((new, dropped)) => {
                     let overlay = Arc::clone(&open.overlay.tree);
                     let swap = || overlay.compare_and_swap(key, Some(old.bytes()), Some(&new));
                     let done = self.call(meter, route, swap)?;
@@ -353,9 +368,9 @@ impl<'a> TableBackfill<'a> {
                     }
                     done
                 }
-                Err(e) => {
-                    let failed = envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
-                    let reason = describe(&e);
+                Err(reason) => {
+                    let failed =
+                        envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
                     let done =
                         self.quarantine(meter, route, open, key, Some(old.bytes()), failed, Some(&reason))?;
                     if done == Some(true) {
@@ -384,7 +399,7 @@ impl<'a> TableBackfill<'a> {
         batch: usize,
         stepped: &mut Stepped,
     ) -> Result<()> {
-        let lower = self.pass.take().unwrap_or(Bound::Unbounded);
+        let lower = self.table.pass.lock().clone().unwrap_or(Bound::Unbounded);
         let mut page = Page::new();
         let bound = lower.as_ref().map(Vec::as_slice);
         let limit = batch.clamp(16, PAGE_RECORDS);
@@ -397,9 +412,10 @@ impl<'a> TableBackfill<'a> {
                 return Ok(());
             }
         }
-        self.pass = next;
-        if end {
-            self.pass = None;
+        if !end {
+            *self.table.pass.lock() = next;
+        } else {
+            *self.table.pass.lock() = None;
             self.page.clear();
             self.page_end = false;
             self.table.state.backlog.demand_pass();
@@ -423,7 +439,9 @@ impl<'a> TableBackfill<'a> {
         key: &[u8],
         value: Value,
     ) -> Result<Option<()>> {
-        let Ok(old) = Entry::parse(key, value) else { return Ok(Some(())) };
+        let Ok(old) = Entry::parse(key, value) else {
+            return Ok(Some(()));
+        };
         let overlay = Arc::clone(&open.overlay.tree);
         let done = if old.is_failed() {
             let back = if old.is_derived() {
@@ -444,7 +462,9 @@ impl<'a> TableBackfill<'a> {
 
     /// Persists a cursor once a flush that started after its batch is done (rule 3).
     fn save_when_durable(&mut self) -> Result<()> {
-        let Some((ticket, cursor)) = &self.unsaved else { return Ok(()) };
+        let Some((ticket, cursor)) = &self.unsaved else {
+            return Ok(());
+        };
         if !self.shared.flusher.is_durable(*ticket) {
             self.shared.flusher.touch();
             return Ok(());
@@ -468,7 +488,7 @@ fn describe(failure: &CastFailure) -> String {
 
 /// An error that trying again may mend.
 pub(crate) fn is_transient(e: &Error) -> bool {
-    matches!(e, Error::Engine(_))
+    matches!(e, Error::Engine(e) if !matches!(e.kind(), EngineErrorKind::Corrupt | EngineErrorKind::Limit))
 }
 
 /// Time that a step took, user code included.

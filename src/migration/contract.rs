@@ -1,6 +1,6 @@
 //! Contract: the end of a migration, with proof.
 //!
-//! 1. Join the worker. 2. Raise the fence (in memory): old writers are refused from here, those in flight are
+//! 1. Take the worker's seat. 2. Raise the fence (in memory): old writers are refused from here, those in flight are
 //! drained by the gate. 3. One ordered pass over overlay and base brings forward what old writers left, and
 //! proves that no live key is left behind (invariant 10). 4. Flush. 5. Commit the catalog with one generation.
 //! 6. Flip. 7. The old base is emptied and the overlay's companions are swept in the background.
@@ -21,7 +21,7 @@ use crate::error::{Error, Result, ShowKey};
 use crate::ledger::Event;
 use crate::migration::backfill::{TableBackfill, timed};
 use crate::migration::pacer::{self, Measured};
-use crate::migration::run::{Run, RunTable, activity_of, forget_progress};
+use crate::migration::run::{Run, RunTable};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::stats::{Activity, BackgroundMeter};
 
@@ -65,11 +65,16 @@ impl ContractPlan {
     pub fn execute(self) -> Result<()> {
         let core = &self.lease.0;
         let started = Instant::now();
-        self.run.join();
+        let seat = self.run.seat()?;
         let result = contract(core, &self.run, started);
         if result.is_err() {
-            lift_fence(core, &self.run)?;
+            lift_fence(core, &self.run);
+        }
+        drop(seat);
+        if result.is_err() {
             crate::migration::worker::start(core, &self.run)?;
+        } else {
+            core.start_sweeper();
         }
         result
     }
@@ -105,11 +110,9 @@ fn contract(core: &Arc<Core>, run: &Arc<Run>, started: Instant) -> Result<()> {
     for table in &run.tables {
         table.state.set_frontier(Frontier::Start);
         table.state.set_activity(Activity::Sweep);
-        forget_progress(&core.shared, &table.overlay)?;
     }
-    run.set(|control| control.closed = true);
-    core.runs.lock().remove(&run.name);
-    core.start_sweeper()
+    run.close(&core.shared);
+    Ok(())
 }
 
 fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) -> Result<()> {
@@ -142,18 +145,17 @@ fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) 
     })
 }
 
-fn lift_fence(core: &Core, run: &Run) -> Result<()> {
-    let catalog = core.catalog();
-    let phase = catalog.migration(&run.name)?.phase()?;
+/// In memory only: it works beside a failing engine.
+fn lift_fence(core: &Core, run: &Run) {
     let mut flips = Vec::new();
     for table in &run.tables {
-        if matches!(table.state.route().kind, Kind::Open(_)) {
-            flips.push((Arc::clone(&table.state), core.route_of(&catalog, &table.step.table)?));
+        let route = table.state.route_owned();
+        if route.fence == Some(Fence::BelowTo) {
+            flips.push((Arc::clone(&table.state), Route { fence: None, ..Route::clone(&route) }));
         }
     }
     core.flip(flips);
-    run.set_activity(activity_of(phase));
-    Ok(())
+    run.set_activity(Activity::Backfill);
 }
 
 #[derive(Default)]
@@ -171,7 +173,9 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
         return Err(not_ready("its backfill is not complete; `wait()` for it, then contract"));
     }
     let casts = table.casts().ok_or_else(|| {
-        not_ready("no handle with the code of the new version is open; open its tables with it, then contract")
+        not_ready(
+            "no handle with the code of the new version is open; open its tables with it, then contract",
+        )
     })?;
     let route = table.state.route_owned();
     let Kind::Open(open) = &route.kind else {
@@ -187,12 +191,17 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
             prove_page(table, &route, open, meter, &mut backfill, &lower, batch, &mut proof, &mut engine)
         });
         let Some(last) = page? else { return Ok(proof) };
+        if run.stopping() {
+            // Another verb, or the end of the store.
+            return Err(Error::Conflict { subject: format!("migration {}", run.name) });
+        }
         lower = Bound::Excluded(last);
+        engine += backfill.spent();
         core.shared.recorder.batch(engine);
         let measured = Measured { records: batch, engine, elapsed };
         let decision = pacer::decide(&run.control().budget, batch, &measured);
         batch = decision.batch.max(BATCH_FIRST);
-        std::thread::sleep(decision.rest);
+        run.sleep(decision.rest);
     }
 }
 
@@ -218,7 +227,9 @@ fn prove_page(
     let (overlay_end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut overlay));
     *engine += took;
     let overlay_end = overlay_end?;
-    let reach = |page: &Page, end: bool| if end { None } else { page.last().map(|(key, _)| key.to_vec()) };
+    let reach = |page: &Page, end: bool| {
+        if end { None } else { page.last().map(|(key, _)| key.to_vec()) }
+    };
     let stop = match (reach(&base, base_end), reach(&overlay, overlay_end)) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -230,8 +241,8 @@ fn prove_page(
         overlaid.insert(key.to_vec());
     }
     for (key, value) in base.into_iter().filter(|(key, _)| within(key)) {
-        let absent = table.state.parse(&key, value)?.is_tombstone();
-        if !absent && !overlaid.contains(&*key) {
+        // What is overlaid is proven, also if the base's record is damaged: someone has replaced it.
+        if !overlaid.contains(&*key) && !table.state.parse(&key, value)?.is_tombstone() {
             // Both pages are of different moments, but under the fence no overlay entry is ever removed.
             let now = open.overlay.tree.get(&key)?;
             if now.is_none() {

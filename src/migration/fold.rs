@@ -12,9 +12,9 @@ use std::time::Duration;
 use quanta::Instant;
 
 use crate::catalog::Phase;
-use crate::core::{Change, Core};
+use crate::core::Core;
 use crate::engine::{Outcome, Page, Value};
-use crate::envelope::{self, Entry, Flags};
+use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::backfill::{is_transient, timed};
@@ -154,7 +154,9 @@ fn fold_entry(
                 Some(next) => value = next,
                 None => return Ok(false),
             },
-            None => return Err(Error::Conflict { subject: format!("table {}", state.name) }),
+            None => {
+                return Err(Error::Conflict { subject: format!("table {}", state.name) });
+            }
         }
     }
 }
@@ -165,7 +167,6 @@ fn close(core: &Arc<Core>, run: &Run, started: Instant, moved: u64) -> Result<()
     core.shared.flush()?;
     let event = Event::new("abandon", &run.name).count("records folded", moved);
     super::close_at_from(core, run, started, event, Phase::Folding)?;
-    run.set(|control| control.closed = true);
-    core.start_sweeper()
+    core.start_sweeper();
+    Ok(())
 }
-

@@ -146,7 +146,7 @@ impl Plan {
         let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
         entry.paused = self.paused;
         let begun = begin(&core, started, &self.name, entry, steps);
-        core.start_sweeper()?;
+        core.start_sweeper();
         begun?;
         let run = Run::load(&core, &core.catalog(), &self.name, true)?;
         core.runs.lock().insert(self.name.clone(), Arc::clone(&run));
@@ -215,7 +215,8 @@ fn begin(
     core.change(started, |catalog| {
         let subject = || format!("migration {name}");
         if let Some(old) = catalog.migrations.get(name) {
-            let reason = format!("there was a migration of this name, it is {}; choose another", old.phase()?);
+            let reason =
+                format!("there was a migration of this name, it is {}; choose another", old.phase()?);
             return Err(Error::state(subject(), reason));
         }
         let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
@@ -258,12 +259,16 @@ fn sampled_growth(core: &Core, name: &str, to: u32) -> Result<f64> {
         return Ok(1.0);
     };
     let route = state.route_owned();
-    let Kind::Settled { tree, .. } = &route.kind else { return Ok(1.0) };
+    let Kind::Settled { tree, .. } = &route.kind else {
+        return Ok(1.0);
+    };
     let mut page = Page::new();
     tree.tree.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false, 128, &mut page)?;
     let (mut before, mut after) = (0usize, 0usize);
     for (key, value) in &page {
-        let Ok(entry) = Entry::parse(key, value.clone()) else { continue };
+        let Ok(entry) = Entry::parse(key, value.clone()) else {
+            continue;
+        };
         if let Ok(main) = casts.upcast((entry.version(), entry.main())) {
             before += key.len() + value.len();
             after += key.len() + main.len() + crate::envelope::OVERHEAD_MAX;
@@ -303,8 +308,8 @@ impl Migration {
     fn run(&self) -> Result<Arc<Run>> {
         let run = self.core().runs.lock().get(&self.name).cloned();
         match run {
-            Some(run) => Ok(run),
-            None => {
+            Some(run) if !run.control().closed => Ok(run),
+            _ => {
                 let phase = self.core().catalog().migration(&self.name)?.phase()?;
                 Err(self.refuse(format!("it is {phase}, and nothing can be done to it any more")))
             }
@@ -371,14 +376,18 @@ impl Migration {
     fn set_paused(&self, paused: bool) -> Result<()> {
         let started = Instant::now();
         let run = self.run()?;
-        run.join();
+        let seat = run.seat()?;
         let what = if paused { "pause" } else { "unpause" };
-        self.core().change(started, |catalog| {
+        let changed = self.core().change(started, |catalog| {
             catalog.migration_mut(&self.name)?.paused = paused;
             Ok(Change { event: Event::new(what, &self.name), flips: Vec::new(), result: () })
-        })?;
-        run.set(|control| control.paused = paused);
-        worker::start(self.core(), &run)
+        });
+        if changed.is_ok() {
+            run.set(|control| control.paused = paused);
+        }
+        drop(seat);
+        worker::start(self.core(), &run)?;
+        changed
     }
 
     /// Changes the budget, at once. It is not persisted: a reopened store starts with that of its options.
@@ -400,6 +409,9 @@ impl Migration {
     pub fn step(&self, records: usize) -> Result<Status> {
         let core = self.core();
         let run = self.run()?;
+        let Some(_seat) = run.try_seat() else {
+            return Err(self.refuse("another thread drives it; pause it, and drive it from one thread"));
+        };
         if !run.control().paused {
             return Err(self.refuse("its backfill runs in the background; pause it to drive it by hand"));
         }
@@ -410,7 +422,10 @@ impl Migration {
         let mut tables = Vec::new();
         for table in &run.tables {
             let casts = table.casts().ok_or_else(|| {
-                self.refuse(format!("open table {} with the code of version {}", table.step.table, table.step.to))
+                self.refuse(format!(
+                    "open table {} with the code of version {}",
+                    table.step.table, table.step.to
+                ))
             })?;
             tables.push(backfill::TableBackfill::new(table, casts));
         }
@@ -422,7 +437,7 @@ impl Migration {
                 worker::completed(core, &run)?;
                 break;
             }
-            if left == 0 {
+            if left == 0 || stepped.moved || run.stopping() {
                 break;
             }
         }
@@ -439,13 +454,14 @@ impl Migration {
         let started = Instant::now();
         let core = self.core();
         let run = self.run()?;
-        run.join();
-        let result = self.restart_joined(core, &run, started);
+        let seat = run.seat()?;
+        let result = self.restart_seated(core, &run, started);
+        drop(seat);
         worker::start(core, &run)?;
         result
     }
 
-    fn restart_joined(&self, core: &Core, run: &Run, started: Instant) -> Result<()> {
+    fn restart_seated(&self, core: &Core, run: &Run, started: Instant) -> Result<()> {
         if !core.catalog().migration(&self.name)?.phase()?.is_forward() {
             return Err(self.refuse("it does not go forward; resume it, then restart"));
         }
@@ -468,6 +484,7 @@ impl Migration {
             let mut progress = Progress::start();
             progress.set_stage(Stage::Reverting);
             *table.progress.lock() = progress;
+            *table.pass.lock() = None;
             table.state.set_frontier(Frontier::Start);
             flips.push((Arc::clone(&table.state), Route::clone(&table.state.route_owned())));
         }
@@ -512,7 +529,7 @@ impl Migration {
         let started = Instant::now();
         let core = self.core();
         let run = self.run()?;
-        run.join();
+        let seat = run.seat()?;
         let back = target == Phase::RolledBack;
         let turned = core.change(started, |catalog| {
             let entry = catalog.migration_mut(&self.name)?;
@@ -539,10 +556,11 @@ impl Migration {
         if turned.is_ok() {
             run.set_activity(run::activity_of(target));
         }
-        worker::start(core, &run)?;
         if turned.is_ok() && run.tables.is_empty() && !back {
             worker::completed(core, &run)?;
         }
+        drop(seat);
+        worker::start(core, &run)?;
         turned
     }
 
@@ -649,35 +667,50 @@ impl AbandonPlan {
     pub fn execute(self) -> Result<()> {
         let started = Instant::now();
         let core = &self.lease.0;
-        self.run.join();
         let name = self.run.name.as_str();
+        let seat = self.run.seat()?;
+        let done = match self.writes {
+            NewWrites::Discard => self.discard(core, started),
+            NewWrites::Keep => self.begin_folding(core, started),
+        };
+        drop(seat);
+        // Whatever phase it is in now, its worker goes on.
+        worker::start(core, &self.run)?;
+        done?;
         match self.writes {
             NewWrites::Discard => {
-                // Flush before the commit that closes a migration (rule 10).
-                core.shared.flush()?;
-                let event = Event::new("abandon", name).count("new writes discarded", 1);
-                close_at_from(core, &self.run, started, event, Phase::RolledBack)?;
-                self.run.set(|control| control.closed = true);
-                core.start_sweeper()
+                core.start_sweeper();
+                Ok(())
             }
             NewWrites::Keep => {
-                core.change(started, |catalog| {
-                    let entry = catalog.migration_mut(name)?;
-                    if entry.phase()? != Phase::RolledBack {
-                        return Err(Error::Conflict { subject: format!("migration {name}") });
-                    }
-                    entry.set_phase(Phase::Folding);
-                    let mut flips = Vec::new();
-                    for step in &entry.tables.clone() {
-                        flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
-                    }
-                    Ok(Change { event: Event::new("fold", name), flips, result: () })
-                })?;
-                self.run.set_activity(Activity::Fold);
-                worker::start(core, &self.run)?;
                 Migration { lease: Arc::clone(&self.lease), name: name.to_owned() }.wait().map(|_| ())
             }
         }
+    }
+
+    fn discard(&self, core: &Core, started: Instant) -> Result<()> {
+        // Flush before the commit that closes a migration (rule 10).
+        core.shared.flush()?;
+        let event = Event::new("abandon", &self.run.name).count("new writes discarded", 1);
+        close_at_from(core, &self.run, started, event, Phase::RolledBack)
+    }
+
+    fn begin_folding(&self, core: &Core, started: Instant) -> Result<()> {
+        let name = self.run.name.as_str();
+        core.change(started, |catalog| {
+            let entry = catalog.migration_mut(name)?;
+            if entry.phase()? != Phase::RolledBack {
+                return Err(Error::Conflict { subject: format!("migration {name}") });
+            }
+            entry.set_phase(Phase::Folding);
+            let mut flips = Vec::new();
+            for step in &entry.tables.clone() {
+                flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
+            }
+            Ok(Change { event: Event::new("fold", name), flips, result: () })
+        })?;
+        self.run.set_activity(Activity::Fold);
+        Ok(())
     }
 }
 
@@ -706,8 +739,7 @@ fn close_at_from(core: &Core, run: &Run, started: Instant, event: Event, expecte
     for table in &run.tables {
         table.state.set_frontier(Frontier::Start);
         table.state.set_activity(Activity::Sweep);
-        run::forget_progress(&core.shared, &table.overlay)?;
     }
-    core.runs.lock().remove(name);
+    run.close(&core.shared);
     Ok(())
 }

@@ -113,7 +113,9 @@ pub(crate) fn of(core: &Core, catalog: &Catalog, name: &str) -> Result<Status> {
             backlog_unknown: part.is_some_and(|t| t.state.backlog.wants_pass()),
         });
     }
-    let Some(run) = run else { return Ok(status) };
+    let Some(run) = run.filter(|_| !status.phase.is_closed()) else {
+        return Ok(status);
+    };
     status.phase = run.visible_phase(entry)?;
     status.fraction = worker::fraction(&run);
     let control = run.control();

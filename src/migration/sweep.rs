@@ -39,16 +39,27 @@ impl Sweeper {
 }
 
 impl Core {
-    /// Starts the sweeper, if there is anything to sweep; one that runs is stopped first.
-    pub(crate) fn start_sweeper(self: &Arc<Core>) -> Result<()> {
-        let mut sweeper = self.sweeper.lock();
-        if let Some(old) = sweeper.take() {
-            old.join();
+    /// Starts the sweeper, if there is anything to sweep; one that runs is stopped first. A failure is no
+    /// failure of the verb that left something to sweep: it waits for the next verb, or the next open.
+    pub(crate) fn start_sweeper(self: &Arc<Core>) {
+        if let Err(e) = self.try_start_sweeper() {
+            tracing::warn!(target: "exuvia", error = %e, "the sweep could not begin; it waits for the next open");
         }
+    }
+
+    fn try_start_sweeper(self: &Arc<Core>) -> Result<()> {
+        // Joined under no lock: an observer that the old one is telling may ask about it.
+        self.stop_sweeper();
         let catalog = self.catalog();
-        let unswept = catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
+        let unswept =
+            catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
         let dead = self.shared.engine.trees()?.iter().any(|tree| !catalog.is_named(tree));
         if !unswept && !dead {
+            return Ok(());
+        }
+        let mut sweeper = self.sweeper.lock();
+        // A closed store gets no new thread, and another thread's sweeper does the same work.
+        if sweeper.is_some() || self.shared.check_usable().is_err() {
             return Ok(());
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -116,15 +127,24 @@ fn empty(shared: &Shared, name: &str, meter: &BackgroundMeter, stop: &AtomicBool
 }
 
 /// Drops companions, tombstones and flags from a settled table's generation.
-fn clean(core: &Arc<Core>, state: &Arc<TableState>, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+fn clean(
+    core: &Arc<Core>,
+    state: &Arc<TableState>,
+    meter: &BackgroundMeter,
+    stop: &AtomicBool,
+) -> Result<bool> {
     let started = Instant::now();
     let route = state.route_owned();
-    let Kind::Settled { tree, .. } = &route.kind else { return Ok(true) };
+    let Kind::Settled { tree, .. } = &route.kind else {
+        return Ok(true);
+    };
     state.set_activity(Activity::Sweep);
     let mut swept = 0;
     let finished = paced(&core.shared, &*tree.tree, meter, stop, |key, value, calls| {
         // A damaged record is left for its readers to find.
-        let Ok(old) = Entry::parse(key, value) else { return Ok(true) };
+        let Ok(old) = Entry::parse(key, value) else {
+            return Ok(true);
+        };
         if old.flags() == Flags::NONE {
             return Ok(true);
         }

@@ -71,12 +71,14 @@ fn work(core: &Arc<Core>, run: &Arc<Run>) {
 fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result<()> {
     let mut tables = Vec::new();
     for table in &run.tables {
-        let casts = table.casts().ok_or_else(|| Error::state(&run.name, "the code of its version is gone"))?;
+        let casts =
+            table.casts().ok_or_else(|| Error::state(&run.name, "the code of its version is gone"))?;
         tables.push(TableBackfill::new(table, casts));
     }
     let mut batch = FIRST_BATCH;
     let mut space_checked: Option<Instant> = None;
     while !run.stopping() {
+        core.shared.check_usable()?;
         if space_checked.is_none_or(|at| at.elapsed() >= SPACE_CHECK_EVERY) {
             space_checked = Some(Instant::now());
             if let Some(waiting) = short_of_space(&core.shared) {
