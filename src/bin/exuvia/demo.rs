@@ -12,8 +12,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use exuvia::Version;
-
 use crate::data;
 use crate::directory::Directory;
 use crate::failure::Failure;
@@ -32,9 +30,6 @@ const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// How often the progress of background work is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-
-/// How many records' sizes are measured for the summary.
-const SIZES_MEASURED: u64 = 1000;
 
 /// What a demo is to do.
 #[derive(Debug)]
@@ -128,7 +123,7 @@ impl Demo {
             .collect();
         Ok(Summary {
             records: self.source.records(),
-            record_bytes: self.record_bytes()?,
+            record_bytes: self.source.encoded_bytes_mean()?,
             verified: tally.verification.is_complete() && outcome.wrong == 0,
             compared: tally.verification.compared,
             checked: outcome.checked,
@@ -281,15 +276,6 @@ impl Demo {
         progress.start(name, 0);
         std::thread::sleep(self.phase);
         progress.end();
-    }
-
-    fn record_bytes(&self) -> Result<f64, Failure> {
-        let measured = self.source.records().min(SIZES_MEASURED);
-        let mut bytes = Vec::new();
-        for key in 0..measured {
-            self.source.record(key, 0).encode(&mut bytes)?;
-        }
-        Ok(bytes.len() as f64 / measured.max(1) as f64)
     }
 }
 

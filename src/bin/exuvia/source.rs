@@ -4,6 +4,8 @@
 //! copy of it. The first records are the real rows as they are; further ones are rows whose name, position and
 //! height vary. Only text is handled here, and nothing is cast.
 
+use exuvia::{CastError, Version};
+
 use crate::rows::Rows;
 use crate::types::AirportV1;
 
@@ -98,6 +100,16 @@ impl Source {
         }
         pad(&mut record, self.record_bytes, &mut random);
         record
+    }
+
+    /// The mean encoded size of the records that are loaded, from the first thousand.
+    pub(crate) fn encoded_bytes_mean(&self) -> Result<f64, CastError> {
+        let measured = self.records.min(1000);
+        let mut bytes = Vec::new();
+        for key in 0..measured {
+            self.record(key, 0).encode(&mut bytes)?;
+        }
+        Ok(bytes.len() as f64 / measured.max(1) as f64)
     }
 
     fn row(&self, key: u64) -> usize {
@@ -199,8 +211,6 @@ fn prefix_bytes(length: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-
-    use exuvia::Version;
 
     use super::*;
     use crate::data::embedded;
