@@ -1,0 +1,10 @@
+//! All integration tests, in one binary.
+
+mod conformance;
+mod conformance_commits;
+mod engine_memory;
+mod engine_sled;
+mod full_disk;
+mod process_death;
+mod records;
+mod scratch;
