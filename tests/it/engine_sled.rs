@@ -229,7 +229,7 @@ fn damage_campaign(test: &str, snapshot: bool) {
                 .try_for_each(|line| sender.send(line))
         });
         loop {
-            match lines.recv_timeout(Duration::from_secs(10)) {
+            match lines.recv_timeout(Duration::from_secs(30)) {
                 Ok(line) if line == "all done" => next = list.len(),
                 Ok(line) => {
                     // The test harness prints its own text in front of the first line.
