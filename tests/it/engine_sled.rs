@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use exuvia::engine::{Engine, Outcome, Page, SledEngine, SledOptions, Write};
-use exuvia::error::{EngineError, EngineErrorKind};
+use exuvia::{EngineError, EngineErrorKind};
 
 use crate::scratch::{Scratch, child, child_argument};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use exuvia::engine::{Engine, SledEngine, SledOptions};
-use exuvia::error::{EngineError, EngineErrorKind};
+use exuvia::{EngineError, EngineErrorKind};
 
 use crate::scratch::Scratch;
 
