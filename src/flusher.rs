@@ -98,11 +98,6 @@ impl Flusher {
         }
     }
 
-    /// The first failure, if a flush failed.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.rounds.lock().failed.clone()
-    }
-
     /// The body of the background thread: flushes what was written, every `interval`, until stopped.
     pub(crate) fn run(&self, interval: Duration) {
         let mut rounds = self.rounds.lock();

@@ -12,9 +12,9 @@ use std::time::Duration;
 use quanta::Instant;
 
 use crate::catalog::Phase;
-use crate::core::{Change, Core};
+use crate::core::Core;
 use crate::engine::{Outcome, Page, Value};
-use crate::envelope::{self, Entry, Flags};
+use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::backfill::{is_transient, timed};
