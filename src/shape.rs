@@ -19,7 +19,9 @@
 //! `Version::decode`, and then an [explicit](Describe::explicit) description. Neither case passes silently: the
 //! error says where in the type it got stuck, and what to add.
 //!
-//! `serde-reflection` 0.6 was tried for this. It sees an enum inside an `Option` or list only once, and so in part,
+//! A `Deserialize` that panics on a value that it does not like panics here too.
+//!
+//! `serde-reflection` 0.6 was tried for this. Of an enum inside a record it sees one variant,
 //! unless every such enum is named by hand; it confuses types of the same name (two instances of one
 //! generic are a conflict); a sample does not help where a string is validated by `try_from`; and an enum whose first
 //! variant is recursive overflows its stack, which would end the process when a table is opened.

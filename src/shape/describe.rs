@@ -19,8 +19,15 @@ use crate::version::Version;
 #[derive(Debug, Default)]
 pub struct Describe {
     traces: Vec<(&'static str, TraceOf)>,
-    samples: Vec<(&'static str, Result<Vec<u8>, CastError>, SampleOf)>,
+    samples: Vec<Sample>,
     explicit: Option<String>,
+}
+
+#[derive(Debug)]
+struct Sample {
+    rust: &'static str,
+    bytes: Result<Vec<u8>, CastError>,
+    look: SampleOf,
 }
 
 type TraceOf = fn(&mut Seen, &mut Node) -> Result<(), String>;
@@ -77,8 +84,12 @@ impl Describe {
     /// ```
     pub fn sample<T: Serialize + DeserializeOwned>(&mut self, value: &T) -> &mut Self {
         let mut bytes = Vec::new();
-        let result = codec::encode(value, &mut bytes).map(|()| bytes);
-        self.samples.push((type_name::<T>(), result, trace::sample::<T>));
+        let bytes = codec::encode(value, &mut bytes).map(|()| bytes);
+        self.samples.push(Sample {
+            rust: type_name::<T>(),
+            bytes,
+            look: trace::sample::<T>,
+        });
         self
     }
 
@@ -99,7 +110,7 @@ impl Describe {
         let root = type_name::<V>();
         let mut seen = Seen::default();
         let mut nodes: BTreeMap<&'static str, Node> = BTreeMap::new();
-        for (rust, bytes, look) in self.samples {
+        for Sample { rust, bytes, look } in self.samples {
             let fail = |e: &str| CastError::new(format!("the sample of {rust} cannot be used: {e}"));
             let bytes: Rc<[u8]> = bytes.map_err(|e| fail(e.message()))?.into();
             look(
