@@ -204,9 +204,8 @@ impl Core {
         };
         let shared = Arc::clone(&self.shared);
         let flush = move || {
-            shared.flusher.run(interval);
-            // Nobody would make durable what is written from here on.
-            if let Some(reason) = shared.flusher.failure() {
+            // Nobody would make durable what is written after that.
+            if let Some(reason) = shared.flusher.run(interval) {
                 shared.poison(&reason);
             }
         };

@@ -98,29 +98,26 @@ impl Flusher {
         }
     }
 
-    /// The first failure, if a flush failed.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.rounds.lock().failed.clone()
-    }
-
-    /// The body of the background thread: flushes what was written, every `interval`, until stopped.
-    pub(crate) fn run(&self, interval: Duration) {
+    /// The body of the background thread: flushes what was written, every `interval`, until stopped,
+    /// or until a flush failed, here or elsewhere: the answer is why.
+    pub(crate) fn run(&self, interval: Duration) -> Option<String> {
         let mut rounds = self.rounds.lock();
         while !self.stop.load(Ordering::Acquire) {
             // Ends early only to stop or beside another flush; both are harmless.
             self.ended.wait_for(&mut rounds, interval);
             if rounds.failed.is_some() {
-                return;
+                break;
             }
             if self.dirty.load(Ordering::Relaxed) && !self.stop.load(Ordering::Acquire) {
                 drop(rounds);
-                if let Err(e) = self.flush() {
-                    tracing::error!(error = %e, "background flush failed; the store is poisoned");
-                    return;
-                }
+                let flushed = self.flush();
                 rounds = self.rounds.lock();
+                if flushed.is_err() {
+                    break;
+                }
             }
         }
+        rounds.failed.clone()
     }
 
     pub(crate) fn stop(&self) {

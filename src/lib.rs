@@ -8,7 +8,7 @@ mod key;
 mod version;
 mod lineage;
 mod codec;
-mod shape;
+pub mod shape;
 pub mod laws;
 mod envelope;
 mod resolve;
@@ -34,7 +34,7 @@ mod error;
 pub use catalog::{Counts, Phase};
 pub use error::{Cast, CastError, EngineError, EngineErrorKind, Error, Result};
 pub use inspect::{Inventory, Report};
-pub use key::Key;
+pub use key::{Key, KeyPrefix};
 pub use ledger::LedgerEntry;
 pub use migration::{
     AbandonPlan, Backfill, Budget, ContractPlan, Migration, NewWrites, Plan, Status, TableStatus, Waiting,
@@ -42,7 +42,7 @@ pub use migration::{
 pub use observe::{Observer, Pause};
 pub use options::{Durability, Options};
 pub use scan::Scan;
-pub use shape::{Describe, Shape};
+pub use shape::Describe;
 pub use stats::{Activity, Histogram, Operation, Stats};
 pub use store::Store;
 pub use table::Table;

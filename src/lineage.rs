@@ -164,7 +164,6 @@ pub(crate) struct Casts {
     pub(crate) shape: fn() -> Result<Shape, CastError>,
     upcast: fn(Stored<'_>) -> CastResult<Vec<u8>>,
     merge: fn(Stored<'_>, &[u8]) -> CastResult<Merged<Vec<u8>>>,
-    downcast: fn(&[u8], u32, Option<Stored<'_>>) -> CastResult<Vec<u8>>,
 }
 
 impl Casts {
@@ -183,11 +182,6 @@ impl Casts {
                 validate_at(&merged.record, V::VERSION, None)?;
                 Ok(Merged { record: encoded(&merged.record)?, dropped: merged.dropped })
             },
-            downcast: |bytes, target, last| {
-                let mut out = Vec::new();
-                encode_at(&decode_at::<V>((V::VERSION, bytes))?, target, last, &mut out)?;
-                Ok(out)
-            },
         }
     }
 
@@ -199,11 +193,6 @@ impl Casts {
     /// `merge(main, companion)`, validated.
     pub(crate) fn merge(&self, main: Stored<'_>, companion: &[u8]) -> CastResult<Merged<Vec<u8>>> {
         self.guarded(Cast::Merge, main.0, || (self.merge)(main, companion))
-    }
-
-    /// The record in version `target`.
-    pub(crate) fn downcast(&self, bytes: &[u8], target: u32, last: Option<Stored<'_>>) -> CastResult<Vec<u8>> {
-        self.guarded(Cast::Downcast, target, || (self.downcast)(bytes, target, last))
     }
 
     /// A panic in the user's cast is that record's failure: it must not end the worker.

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::iter::Peekable;
 use std::marker::PhantomData;
-use std::ops::{Bound, RangeBounds};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,9 +53,11 @@ struct Pages {
 }
 
 impl<K: Key, V: Version> Scan<K, V> {
-    pub(crate) fn new(state: Arc<TableState>, lease: Arc<Lease>, range: impl RangeBounds<K>) -> Self {
-        let bound = |bound: Bound<&K>| bound.map(crate::table::encode_key);
-        let (lower, upper) = (bound(range.start_bound()), bound(range.end_bound()));
+    pub(crate) fn new(
+        state: Arc<TableState>,
+        lease: Arc<Lease>,
+        (lower, upper): (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    ) -> Self {
         let pages = Pages {
             state,
             view: V::VERSION,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::core::Lease;
 use crate::error::Result;
-use crate::key::Key;
+use crate::key::{self, Key, KeyPrefix};
 use crate::lineage::{self, CastFailure, Stored};
 use crate::resolve::Form;
 use crate::route::{Found, TableState};
@@ -105,7 +105,13 @@ impl<K: Key, V: Version> Table<K, V> {
     /// Reads pages as it goes. Each record is of one moment; the scan as a whole is not, if writers are at
     /// work. An error ends the scan, as its last item.
     pub fn scan(&self, range: impl RangeBounds<K>) -> Scan<K, V> {
-        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), range)
+        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::encode_bounds(&range))
+    }
+
+    /// The records whose key begins with `prefix` (a string's beginning, a tuple's first members), in key
+    /// order. Otherwise as [`Table::scan`].
+    pub fn scan_prefix<P: KeyPrefix<K> + ?Sized>(&self, prefix: &P) -> Scan<K, V> {
+        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::key_prefix_range(prefix))
     }
 
     /// The number of records. Scans the whole table.

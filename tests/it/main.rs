@@ -1,6 +1,14 @@
-//! The integration tests, one binary.
+//! All integration tests, in one binary.
 
+mod conformance;
+mod conformance_commits;
+mod engine_memory;
+mod engine_sled;
+mod full_disk;
 mod hooks;
 mod lifecycle;
+mod process_death;
+mod records;
 mod review;
+mod scratch;
 mod types;

@@ -1,0 +1,82 @@
+//! Why the command ended without doing its work, and the exit code that says so.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// What the command ends with when it fails.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A record or the ledger is not what it has to be: exit code 1.
+    Verification(String),
+    /// A file or directory that the caller named cannot be used: exit code 3.
+    Input {
+        /// The file or directory as it was given.
+        path: PathBuf,
+        /// The line of the file, from 1, if the reason is in one.
+        line: Option<u64>,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// The store, or the system below it, failed: exit code 4.
+    Store(String),
+}
+
+impl Failure {
+    /// A file or directory that cannot be used.
+    pub(crate) fn input(path: &Path, reason: impl Into<String>) -> Self {
+        Failure::Input {
+            path: path.to_path_buf(),
+            line: None,
+            reason: reason.into(),
+        }
+    }
+
+    /// A file with something wrong in `line`.
+    pub(crate) fn line(path: &Path, line: u64, reason: impl Into<String>) -> Self {
+        Failure::Input {
+            path: path.to_path_buf(),
+            line: Some(line),
+            reason: reason.into(),
+        }
+    }
+
+    /// The exit code, as `exuvia --help` documents it. Code 2, wrong usage, is the argument parser's.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Failure::Verification(_) => 1,
+            Failure::Input { .. } => 3,
+            Failure::Store(_) => 4,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Verification(reason) => write!(f, "verification failed: {reason}"),
+            Failure::Input {
+                path,
+                line: Some(line),
+                reason,
+            } => {
+                write!(f, "{}, line {line}: {reason}", path.display())
+            }
+            Failure::Input {
+                path,
+                line: None,
+                reason,
+            } => write!(f, "{}: {reason}", path.display()),
+            Failure::Store(reason) => f.write_str(reason),
+        }
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<exuvia::CastError> for Failure {
+    fn from(error: exuvia::CastError) -> Self {
+        Failure::Store(format!(
+            "the demo's own casts refused one of its records: {error}"
+        ))
+    }
+}

@@ -1,0 +1,209 @@
+//! The `exuvia` command: a demo on real records, and a look into any store.
+
+mod data;
+mod decimal;
+mod demo;
+mod directory;
+mod failure;
+#[cfg(test)]
+mod fake;
+mod inspect;
+mod latency;
+#[cfg(test)]
+mod laws;
+mod load;
+#[cfg(test)]
+mod load_tests;
+mod model;
+mod progress;
+mod report;
+mod rows;
+mod source;
+mod store;
+mod subject;
+mod types;
+mod verify;
+mod worker;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::load::Pace;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done, and everything that was verified is as it has to be
+  1  verification failed: a record differs, a checksum is wrong, the ledger's chain is broken
+  2  wrong usage
+  3  a file or directory that was named cannot be used
+  4  the store, or the system below it, failed";
+
+/// An embedded key-value store whose records migrate online.
+#[derive(Debug, Parser)]
+#[command(name = "exuvia", version, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Migrate real airports twice under traffic, roll back and forward, and verify every record
+    #[command(after_help = EXIT_CODES)]
+    Demo(DemoArgs),
+    /// Show tables, versions, migrations and sizes of a store
+    #[command(after_help = EXIT_CODES)]
+    Status(StoreArgs),
+    /// Check every record's checksum and the ledger's chain
+    #[command(after_help = EXIT_CODES)]
+    Verify(StoreArgs),
+    /// Show every state change of a store
+    #[command(after_help = EXIT_CODES)]
+    Ledger(StoreArgs),
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Airports to load instead of those that come with the command: JSON lines or CSV, gzip or not
+    #[arg(long, value_name = "FILE")]
+    data: Option<PathBuf>,
+    /// Distinct records; real ones are varied if there are fewer [default: all there are]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    records: Option<u64>,
+    /// Encoded size of a record; shorter records are filled up to it
+    #[arg(long, value_name = "BYTES", default_value_t = 150, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    record_bytes: u32,
+    /// Foreground operations per second
+    #[arg(long, value_name = "OPS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    rate: u64,
+    /// Foreground threads
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
+    /// Least length of each phase, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    phase_seconds: u16,
+    /// Where everything random comes from: the same seed varies records in the same way
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// A new directory for the store, which is kept [default: a temporary one, which is removed]
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+    /// Print the summary as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// The store's directory
+    path: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Nothing can be done about a standard error that is gone; the exit code still tells.
+            let _ = writeln!(std::io::stderr(), "exuvia: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => run_demo(args),
+        Command::Status(args) => print(&inspect::inspect(
+            &args.path,
+            inspect::Subject::Status,
+            args.json,
+        )?),
+        Command::Verify(args) => print(&inspect::inspect(
+            &args.path,
+            inspect::Subject::Verify,
+            args.json,
+        )?),
+        Command::Ledger(args) => print(&inspect::inspect(
+            &args.path,
+            inspect::Subject::Ledger,
+            args.json,
+        )?),
+    }
+}
+
+fn run_demo(args: DemoArgs) -> Result<(), Failure> {
+    let summary = demo::run(&demo::Options {
+        data: args.data,
+        records: args.records,
+        record_bytes: args.record_bytes as usize,
+        pace: Pace {
+            rate: args.rate,
+            threads: usize::from(args.threads),
+        },
+        path: args.path,
+        seed: args.seed,
+        phase: Duration::from_secs(u64::from(args.phase_seconds)),
+    })?;
+    if args.json {
+        let json = serde_json::to_string(&summary);
+        print(&json.map_err(|e| Failure::Store(format!("the summary cannot be written as JSON: {e}")))?)?;
+    } else {
+        print(&summary.to_string())?;
+    }
+    if summary.verified {
+        return Ok(());
+    }
+    let first = summary
+        .differences
+        .first()
+        .map_or("not every record was compared", String::as_str);
+    Err(Failure::Verification(format!(
+        "{} differences from the model; the first: {first}",
+        summary.wrong
+    )))
+}
+
+/// Prints a result. A reader who has seen enough and closed the pipe is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::Store(format!("standard output cannot be written: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        assert!(
+            parse("exuvia demo --records 5 --rate 100 --json --path x --record-bytes 300 --data f").is_ok()
+        );
+        assert!(parse("exuvia ledger x").is_ok() && parse("exuvia status x --json").is_ok());
+        for line in [
+            "exuvia",
+            "exuvia demo --records 0",
+            "exuvia demo --rate x",
+            "exuvia verify",
+            "exuvia wat",
+        ] {
+            assert!(parse(line).is_err_and(|e| e.exit_code() == 2), "{line}");
+        }
+    }
+}
