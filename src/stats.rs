@@ -10,7 +10,7 @@
 use std::array;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -278,7 +278,10 @@ impl Recorder {
 
     /// Claims a meter for a background worker.
     pub(crate) fn background(self: &Arc<Self>) -> BackgroundMeter {
-        let slot = self.background.fetch_add(1, Ordering::Relaxed) % METERS;
+        self.background.fetch_add(1, Ordering::Relaxed);
+        let free = |meter: &Meter| !meter.taken.swap(true, Ordering::Acquire);
+        // More workers than meters: the others are not metered. A meter has one writer.
+        let slot = self.meters.iter().position(|meter| free(meter)).unwrap_or(METERS);
         BackgroundMeter { recorder: Arc::clone(self), slot }
     }
 
@@ -337,6 +340,8 @@ struct Meter {
     total_ns: AtomicU64,
     /// Start of the call in flight; zero if none.
     since_ns: AtomicU64,
+    /// A worker has it.
+    taken: AtomicBool,
 }
 
 impl Meter {
@@ -397,6 +402,9 @@ impl BackgroundMeter {
 
 impl Drop for BackgroundMeter {
     fn drop(&mut self) {
+        if let Some(meter) = self.recorder.meters.get(self.slot) {
+            meter.taken.store(false, Ordering::Release);
+        }
         self.recorder.background.fetch_sub(1, Ordering::Relaxed);
     }
 }

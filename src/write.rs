@@ -237,11 +237,13 @@ impl TableState {
         self.check_survives(key, record, open.from)?;
         let mut main = Vec::with_capacity(192);
         record.encode(open.from, None, &mut main).map_err(|e| self.cast_failed(key, e))?;
-        let old = open.overlay.tree.get(key)?.map(|value| self.parse(key, value)).transpose()?;
-        let kept = old.as_ref().and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
+        let old = open.overlay.tree.get(key)?;
+        // A damaged entry holds nothing that could be kept, and to overwrite it is what its readers are told to do.
+        let entry = old.clone().and_then(|value| Entry::parse(key, value).ok());
+        let kept = entry.as_ref().and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
         let value = envelope::seal(key, Flags::NONE, open.from, &main, kept);
         self.shared.check_size(key, &value)?;
-        let swap = || open.overlay.tree.compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value));
+        let swap = || open.overlay.tree.compare_and_swap(key, old.as_deref(), Some(&value));
         if self.gated(route.epoch, waited, swap)? != Some(true) {
             return Ok(false);
         }

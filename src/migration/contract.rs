@@ -17,7 +17,7 @@ use crate::catalog::{Phase, Stage, quarantine_tree};
 use crate::core::{Change, Core, Lease};
 use crate::engine::{Page, Value};
 use crate::envelope::Entry;
-use crate::error::{Error, Result, ShowKey};
+use crate::error::{EngineError, EngineErrorKind, Error, Result, ShowKey};
 use crate::ledger::Event;
 use crate::migration::backfill::{TableBackfill, timed};
 use crate::migration::pacer::{self, Measured};
@@ -227,6 +227,11 @@ fn prove_page(
     let (overlay_end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut overlay));
     *engine += took;
     let overlay_end = overlay_end?;
+    if (base.is_empty() && !base_end) || (overlay.is_empty() && !overlay_end) {
+        // Only a real end ends the proof (invariant 12).
+        let reason = "the engine gave an empty page that is not the end".to_owned();
+        return Err(EngineError::new(EngineErrorKind::Io, reason).into());
+    }
     let reach = |page: &Page, end: bool| {
         if end { None } else { page.last().map(|(key, _)| key.to_vec()) }
     };

@@ -409,9 +409,18 @@ impl Migration {
     pub fn step(&self, records: usize) -> Result<Status> {
         let core = self.core();
         let run = self.run()?;
-        let Some(_seat) = run.try_seat() else {
+        let Some(seat) = run.try_seat() else {
             return Err(self.refuse("another thread drives it; pause it, and drive it from one thread"));
         };
+        let stepped = self.step_seated(core, &run, records);
+        drop(seat);
+        // Someone may have found the seat taken who wanted to start it.
+        worker::start(core, &run)?;
+        stepped?;
+        self.status()
+    }
+
+    fn step_seated(&self, core: &Core, run: &Run, records: usize) -> Result<()> {
         if !run.control().paused {
             return Err(self.refuse("its backfill runs in the background; pause it to drive it by hand"));
         }
@@ -434,14 +443,14 @@ impl Migration {
             let stepped = worker::step_first_unfinished(&mut tables, &meter, left.max(1))?;
             left = left.saturating_sub(stepped.records);
             if stepped.caught_up {
-                worker::completed(core, &run)?;
+                worker::completed(core, run)?;
                 break;
             }
             if left == 0 || stepped.moved || run.stopping() {
                 break;
             }
         }
-        self.status()
+        Ok(())
     }
 
     /// Runs the backfill again with the code that is open now: derived entries go back to what they came from

@@ -409,6 +409,30 @@ fn progress_is_kept_where_every_write_is_durable() {
     );
 }
 
+#[test]
+fn a_damaged_overlay_entry_can_be_overwritten_by_both_views() {
+    let engine = engine();
+    let (store, old, new) = filled(&engine, 10);
+    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    migration.step(100).unwrap();
+    let tree = engine.inner().tree(OVERLAY).unwrap();
+    let mut page = Vec::new();
+    tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page)
+        .unwrap();
+    for (id, write) in [(3, true), (4, false)] {
+        tree.put(&page[id].0, b"damaged").unwrap();
+        let key = id as u64;
+        assert!(old.get(&key).unwrap_err().is_corruption() && new.get(&key).unwrap_err().is_corruption());
+        if write {
+            old.put(&key, &v1("Bob B", 3)).unwrap();
+        } else {
+            new.put(&key, &v2("Bob", "B", 3, None)).unwrap();
+        }
+        assert_eq!(old.get(&key).unwrap(), Some(v1("Bob B", 3)));
+        assert_eq!(new.get(&key).unwrap(), Some(v2("Bob", "B", 3, None)));
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct SameV1 {
     count: u32,
@@ -466,6 +490,54 @@ fn a_fenced_rollback_binds_a_table_without_an_overlay_too() {
     migration.contract().unwrap().execute().unwrap();
     assert!(old.get(&1).is_err());
     assert_eq!(new.get(&1).unwrap(), Some(SameV2 { count: 4 }));
+}
+
+/// Calls a verb from the thread that tells it of a state change.
+struct Meddler {
+    migration: parking_lot::Mutex<Option<exuvia::Migration>>,
+    refused: std::sync::atomic::AtomicBool,
+}
+
+impl exuvia::Observer for Meddler {
+    fn state_change(&self, entry: &exuvia::LedgerEntry) {
+        let migration = self.migration.lock().clone();
+        if let (Some(migration), "complete") = (migration, entry.what.as_str()) {
+            // Meanwhile the test asks for a rollback.
+            thread::sleep(Duration::from_millis(100));
+            self.refused
+                .store(migration.pause().is_err(), std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn an_observer_that_calls_a_verb_from_the_worker_is_refused_and_blocks_nobody() {
+    let engine = engine();
+    let migration = parking_lot::Mutex::new(None);
+    let meddler = Arc::new(Meddler {
+        migration,
+        refused: false.into(),
+    });
+    let observer: Arc<dyn exuvia::Observer> = Arc::clone(&meddler) as _;
+    let store = Store::options()
+        .observer(observer)
+        .open_in(Arc::new(engine.clone()))
+        .unwrap();
+    let old: Old = store.table("users").unwrap();
+    old.put(&1, &v1("Ann N", 3)).unwrap();
+    let new: New = store.table("users").unwrap();
+    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    *meddler.migration.lock() = Some(migration.clone());
+    migration.unpause().unwrap();
+    migration.wait().unwrap();
+    let other = migration.clone();
+    let rollback = thread::spawn(move || other.rollback());
+    eventually("the rollback is done", || rollback.is_finished());
+    rollback.join().unwrap().unwrap();
+    eventually("the observer was answered", || {
+        meddler.refused.load(std::sync::atomic::Ordering::Relaxed)
+    });
+    meddler.migration.lock().take();
 }
 
 #[test]
