@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quanta::Instant;
 
-use crate::catalog::{Generation, TableEntry};
+use crate::catalog::{Catalog, Generation, TableEntry};
 use crate::core::{Change, Core, Lease, Shared};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -26,6 +26,8 @@ use crate::version::Version;
 const MARK: &str = "EXUVIA";
 const MARK_FORMAT: &str = "exuvia store, format 1";
 const LOCK: &str = "LOCK";
+/// How often a look at everything begins again because the state changed meanwhile.
+const LOOKS_MAX: u32 = 8;
 
 /// An open store. Clones share it; the last handle (of the store, a table, a scan or a migration) that goes
 /// flushes and closes it.
@@ -203,7 +205,7 @@ impl Store {
     ///
     /// A failing engine.
     pub fn inventory(&self) -> Result<Vec<inspect::Inventory>> {
-        inspect::inventory(&*self.core().shared.engine, &self.core().catalog())
+        self.look(|catalog| inspect::inventory(&*self.core().shared.engine, catalog), |_| false)
     }
 
     /// Reads everything and lists what is damaged: catalog, ledger chain, every record's checksum and version,
@@ -213,7 +215,8 @@ impl Store {
     ///
     /// A failing engine. Damage is not an error here but what is answered.
     pub fn verify(&self) -> Result<inspect::Report> {
-        inspect::verify(&*self.core().shared.engine, &self.core().catalog())
+        let clean = |report: &Result<inspect::Report>| report.as_ref().is_ok_and(inspect::Report::is_clean);
+        self.look(|catalog| inspect::verify(&*self.core().shared.engine, catalog), clean)
     }
 
     /// The ledger, oldest entry first.
@@ -222,8 +225,23 @@ impl Store {
     ///
     /// A broken chain.
     pub fn ledger(&self) -> Result<Vec<LedgerEntry>> {
-        let (entries, damage) = ledger::read(&*self.core().shared.engine, &self.core().catalog());
+        let read = |catalog: &Catalog| ledger::read(&*self.core().shared.engine, catalog);
+        let (entries, damage) = self.look(read, |(_, damage)| damage.is_none());
         damage.map_or(Ok(entries), Err)
+    }
+
+    /// Looks at the engine by the catalog, and again if a state change under the look may have spoilt it: a tree
+    /// that was emptied, a ledger that grew.
+    fn look<R>(&self, look: impl Fn(&Catalog) -> R, settled: impl Fn(&R) -> bool) -> R {
+        let mut tries = 0;
+        loop {
+            let catalog = self.core().catalog();
+            let seen = look(&catalog);
+            tries += 1;
+            if settled(&seen) || tries == LOOKS_MAX || self.core().catalog().revision == catalog.revision {
+                return seen;
+            }
+        }
     }
 
     /// Bytes on disk, as the engine counts them.

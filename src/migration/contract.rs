@@ -1,9 +1,13 @@
 //! Contract: the end of a migration, with proof.
 //!
-//! 1. Take the worker's seat. 2. Raise the fence (in memory): old writers are refused from here, those in flight are
-//! drained by the gate. 3. One ordered pass over overlay and base brings forward what old writers left, and
-//! proves that no live key is left behind (invariant 10). 4. Flush. 5. Commit the catalog with one generation.
-//! 6. Flip. 7. The old base is emptied and the overlay's companions are swept in the background.
+//! 1. Take the worker's seat.
+//! 2. Raise the fence (in memory): old writers are refused from here, those in flight are drained by the gate.
+//! 3. One ordered pass over overlay and base brings forward what old writers left, and proves that no live key
+//!    is left behind (invariant 10).
+//! 4. Flush.
+//! 5. Commit the catalog with one generation.
+//! 6. Flip.
+//! 7. The old base is emptied and the overlay's companions are swept in the background.
 //!
 //! If anything before 5 fails, the fence comes down and everything is as it was.
 

@@ -180,15 +180,15 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
         let Some(casts) = lineage.at(version) else {
             return refuse(format!("the lineage has no type for version {version}"));
         };
-        let shape = (casts.shape)().or_else(|e| {
+        let shape = (casts.shape)().map_err(|e| {
             let difference = format!("its shape cannot be described: {e}");
-            Err(Error::Shape { table: name.to_owned(), version, difference })
+            Error::Shape { table: name.to_owned(), version, difference }
         })?;
         metadata_only &= casts.same_bytes;
         shapes.push((version, shape));
     }
     if metadata_only {
-        let before = table.shapes.get(&from).or_else(|| None);
+        let before = table.shapes.get(&from);
         for (version, shape) in &shapes {
             if before.is_some_and(|before| !before.layout_eq(shape)) {
                 let difference = format!(

@@ -541,6 +541,26 @@ fn an_observer_that_calls_a_verb_from_the_worker_is_refused_and_blocks_nobody() 
 }
 
 #[test]
+fn a_state_change_under_a_verification_is_no_damage() {
+    let engine = engine();
+    let (store, _old, new) = filled(&engine, 10);
+    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    migration.step(5).unwrap();
+    // The ledger grows by two between the look at the catalog and its end.
+    let block = engine.block(1, |call| {
+        call.kind == Kind::Scan && call.tree == "ledger" && !call.done
+    });
+    let verifying = store.clone();
+    let verify = thread::spawn(move || verifying.verify());
+    block.reached();
+    migration.rollback().unwrap();
+    migration.resume().unwrap();
+    block.release();
+    let report = verify.join().unwrap().unwrap();
+    assert!(report.is_clean(), "{:?}", report.damage);
+}
+
+#[test]
 fn a_rollback_comes_through_under_slow_writers() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 10);
@@ -574,4 +594,102 @@ fn a_rollback_comes_through_under_slow_writers() {
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     rollback.join().unwrap().unwrap();
     assert!(finished, "the flip never got the gate");
+}
+
+/// A model of one key: what each thread last wrote to its own keys is what both views must show, whatever the
+/// verbs beside it do.
+#[test]
+fn writers_lose_nothing_beside_a_storm_of_verbs() {
+    let engine = engine();
+    let (store, old, new) = filled(&engine, 300);
+    let migration = store.migration("split").table(&new).begin().unwrap();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let spawn = |offset: u64, at_to: bool| {
+        let (old, new, stop) = (old.clone(), new.clone(), Arc::clone(&stop));
+        thread::spawn(move || {
+            let mut last = std::collections::BTreeMap::new();
+            let mut round = 0u32;
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                round += 1;
+                let key = offset + u64::from(round.wrapping_mul(7)) % 30 * 10;
+                let age = round % 200;
+                let written = match (at_to, round % 5) {
+                    (true, 0) => new.remove(&key).map(|()| None),
+                    (false, 0) => old.remove(&key).map(|()| None),
+                    (true, _) => new
+                        .put(&key, &v2("Bob", "B", age, Some("b@x")))
+                        .map(|()| Some(age)),
+                    (false, _) => old.put(&key, &v1("Bob B", age)).map(|()| Some(age)),
+                };
+                match written {
+                    Ok(age) => {
+                        last.insert(key, age);
+                    }
+                    // A contract's fence: nothing was written.
+                    Err(Error::Version { .. }) if !at_to => {}
+                    Err(e) => panic!("{e}"),
+                }
+                if let Some(age) = last.get(&key) {
+                    let seen = new.get(&key).unwrap().map(|record| record.age);
+                    assert_eq!(seen, *age, "key {key}");
+                }
+            }
+            last
+        })
+    };
+    let writers: Vec<_> = (0..4).map(|offset| spawn(offset, offset % 2 == 0)).collect();
+    let verbs: Vec<_> = (0..3u32)
+        .map(|at| {
+            let (migration, stop) = (migration.clone(), Arc::clone(&stop));
+            thread::spawn(move || {
+                let mut round = at;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    round = round.wrapping_mul(1_103_515_245).wrapping_add(12345);
+                    let _ = match round >> 16 & 7 {
+                        0 => migration.rollback(),
+                        1 | 2 => migration.resume(),
+                        3 => migration.restart(),
+                        4 => migration.pause(),
+                        5 => migration.unpause(),
+                        6 => migration.step(20).map(|_| ()),
+                        // Its proof is cut short by the other verbs, mostly.
+                        _ => migration.contract().map(drop),
+                    };
+                }
+            })
+        })
+        .collect();
+    thread::sleep(Duration::from_millis(800));
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    verbs.into_iter().for_each(|verb| verb.join().unwrap());
+    let _ = (migration.resume(), migration.unpause());
+    let mut last = std::collections::BTreeMap::new();
+    writers
+        .into_iter()
+        .for_each(|writer| last.append(&mut writer.join().unwrap()));
+    let check = |what: &str| {
+        for id in 0..300 {
+            let expected = last.get(&id).copied().unwrap_or(Some(30));
+            assert_eq!(
+                new.get(&id).unwrap().map(|record| record.age),
+                expected,
+                "{what}: key {id}"
+            );
+        }
+    };
+    check("after the storm");
+    assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
+    check("complete");
+    for id in 0..300 {
+        let expected = last.get(&id).copied().unwrap_or(Some(30));
+        assert_eq!(
+            old.get(&id).unwrap().map(|record| record.age),
+            expected,
+            "key {id} at the old view"
+        );
+    }
+    migration.contract().unwrap().execute().unwrap();
+    check("contracted");
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{:?}", report.damage);
 }
