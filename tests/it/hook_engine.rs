@@ -68,7 +68,6 @@ struct Hooks {
     rules: Mutex<Vec<Rule>>,
     counts: Mutex<BTreeMap<(Call, String), u64>>,
     watcher: Mutex<Option<Watcher>>,
-    total: AtomicU64,
     page_max: AtomicU64,
     commit_max: AtomicU64,
     dead: AtomicBool,
@@ -138,7 +137,6 @@ impl Hooks {
         run: impl FnOnce() -> EngineResult<R>,
     ) -> EngineResult<R> {
         self.dead()?;
-        self.total.fetch_add(1, Ordering::SeqCst);
         *self
             .counts
             .lock()
@@ -286,10 +284,6 @@ impl HookEngine {
         self.hooks.dead.store(true, Ordering::SeqCst);
     }
 
-    pub fn is_dead(&self) -> bool {
-        self.hooks.dead.load(Ordering::SeqCst)
-    }
-
     /// Runs `watcher` before every call, but not before calls that the watcher's own thread makes in it.
     pub fn watch(&self, watcher: impl Fn(Call, &str) + Send + Sync + 'static) {
         *self.hooks.watcher.lock().unwrap() = Some(Arc::new(watcher));
@@ -314,7 +308,7 @@ impl HookEngine {
     /// Sets all counts to zero.
     pub fn reset(&self) {
         self.hooks.counts.lock().unwrap().clear();
-        for number in [&self.hooks.total, &self.hooks.page_max, &self.hooks.commit_max] {
+        for number in [&self.hooks.page_max, &self.hooks.commit_max] {
             number.store(0, Ordering::SeqCst);
         }
     }
@@ -325,11 +319,6 @@ impl HookEngine {
             self.hooks.page_max.load(Ordering::SeqCst),
             self.hooks.commit_max.load(Ordering::SeqCst),
         )
-    }
-
-    /// All calls since the last reset.
-    pub fn total(&self) -> u64 {
-        self.hooks.total.load(Ordering::SeqCst)
     }
 
     fn sum(&self, wanted: impl Fn(Call, &str) -> bool) -> u64 {

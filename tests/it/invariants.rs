@@ -479,8 +479,7 @@ fn invariant_08_user_code_runs_under_no_lock_or_gate() {
 
     let seen = Arc::new(Mutex::new(BTreeMap::new()));
     let during = Arc::new(Mutex::new(String::new()));
-    let mut plan = store.migration("probing").table(&new).paused();
-    plan = plan.why("to see");
+    let plan = store.migration("probing").table(&new).paused();
     let (counts, name, inside) = (Arc::clone(&seen), Arc::clone(&during), AtomicBool::new(false));
     let (old2, new2, other2) = (old.clone(), new.clone(), other.clone());
     let store2 = store.clone();

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use exuvia::engine::Engine;
 use exuvia::{Backfill, CastError, Error, NewWrites, Origin, Phase, Table, Version};
 use serde::{Deserialize, Serialize};
 
@@ -194,9 +193,7 @@ fn rule_03_the_frontier_is_lowered_durably_and_persisted_only_after_its_page() {
 #[test]
 fn rule_03_a_persisted_cursor_claims_only_what_was_flushed() {
     let s = scene(40);
-    let mut plan = s.store.migration("split").table(&s.new).paused();
-    plan = plan.why("cursor");
-    let migration = plan.begin().unwrap();
+    let migration = s.begin();
     let failures = Arc::new(Mutex::new(0));
     for nth in 1..6 {
         let (engine, failures) = (s.engine.clone(), Arc::clone(&failures));
@@ -305,7 +302,8 @@ fn rule_04_one_worker_and_verbs_join_it_first() {
     let migration = s.begin();
     // The page is read, nothing of it is written: whichever of the two is first, the rollback is the last.
     let (m, rollback) = (migration.clone(), Beside::new());
-    s.engine.after(Call::Scan, BASE, 1, rollback.hook(move || m.rollback()));
+    s.engine
+        .after(Call::Scan, BASE, 1, rollback.hook(move || m.rollback()));
     let m = migration.clone();
     let _ = elsewhere("the step", move || m.step(1000));
     rollback.join().unwrap();
@@ -342,13 +340,11 @@ fn rule_04_a_restart_waits_for_a_step() {
     let m = migration.clone();
     let restart = Arc::new(Mutex::new(None));
     let handle = Arc::clone(&restart);
-    let engine = s.engine.clone();
     // The flush before the step persists that the copy is whole.
     s.engine.before(Call::Flush, "*", 1, move || {
         *handle.lock().unwrap() = Some(thread::spawn(move || m.restart()));
         // The restart persists the lowered frontier now, unless it waits for the step.
         thread::sleep(Duration::from_millis(30));
-        drop(engine);
     });
     migration.step(20).unwrap();
     restart.lock().unwrap().take().unwrap().join().unwrap().unwrap();
@@ -369,7 +365,8 @@ fn rule_04_a_worker_ends_with_its_migration() {
     let migration = s.begin();
     complete(&migration);
     let (m, unpause) = (migration.clone(), Beside::new());
-    s.engine.before(Call::Scan, BASE, 1, unpause.hook(move || m.unpause()));
+    s.engine
+        .before(Call::Scan, BASE, 1, unpause.hook(move || m.unpause()));
     // One of the two may have had to give way.
     if migration.contract().unwrap().execute().is_err() {
         unpause.join().unwrap();
@@ -543,12 +540,24 @@ fn rule_07_verbs_compare_and_set_what_they_read() {
     let migration = s.begin();
     complete(&migration);
     let (m, rollback) = (migration.clone(), Beside::new());
-    s.engine.before(Call::Scan, BASE, 1, rollback.hook(move || m.rollback_fenced()));
+    s.engine
+        .before(Call::Scan, BASE, 1, rollback.hook(move || m.rollback_fenced()));
     let contract = migration.contract().unwrap().execute();
     let rollback = rollback.join();
-    assert_eq!(u32::from(contract.is_ok()) + u32::from(rollback.is_ok()), 1, "{contract:?}, {rollback:?}");
+    assert_eq!(
+        u32::from(contract.is_ok()) + u32::from(rollback.is_ok()),
+        1,
+        "{contract:?}, {rollback:?}"
+    );
     let back = rollback.is_ok();
-    assert_eq!(phase(&migration), if back { Phase::RolledBack } else { Phase::Contracted });
+    assert_eq!(
+        phase(&migration),
+        if back {
+            Phase::RolledBack
+        } else {
+            Phase::Contracted
+        }
+    );
     assert_eq!(s.old.put(&1, &v1("Unfenced U", 1)).is_ok(), back);
     assert_eq!(s.new.put(&1, &v2("Fenced", "F", 1, None)).is_err(), back);
 
@@ -558,20 +567,19 @@ fn rule_07_verbs_compare_and_set_what_they_read() {
     s.old.put(&7, &v1("Nameless", 1)).unwrap();
     complete(&migration);
     let plan = migration.contract().unwrap();
-    let (engine, m) = (s.engine.clone(), migration.clone());
+    let (engine, m, rollback) = (s.engine.clone(), migration.clone(), Beside::new());
+    let hook = rollback.hook(move || m.rollback_fenced());
     s.engine.before(Call::Scan, BASE, 1, move || {
-        let inner = engine.clone();
-        let rollback = move || elsewhere("the rollback", move || m.rollback_fenced().unwrap());
-        engine.before(Call::Open, OVERLAY, 1, move || {
-            let _ = thread::spawn(rollback);
-            thread::sleep(Duration::from_millis(20));
-            drop(inner);
-        });
+        engine.before(Call::Open, OVERLAY, 1, hook)
     });
     assert!(plan.execute().is_err());
-    until("the rollback", || phase(&migration) == Phase::RolledBack);
-    s.swept();
-    thread::sleep(Duration::from_millis(20));
+    // A fence that is lifted without asking the engine leaves no gap for the rollback.
+    if s.engine.clear() == 0 {
+        rollback.join()
+    } else {
+        migration.rollback_fenced()
+    }
+    .unwrap();
     assert!(
         s.new.put(&1, &v2("Fenced", "F", 1, None)).is_err(),
         "the contract took the rollback's fence down"
@@ -583,9 +591,14 @@ fn rule_07_verbs_compare_and_set_what_they_read() {
     let migration = s.begin();
     complete(&migration);
     let (m, other) = (migration.clone(), Beside::new());
-    s.engine.before(Call::Scan, BASE, 1, other.hook(move || m.contract()?.execute()));
+    s.engine
+        .before(Call::Scan, BASE, 1, other.hook(move || m.contract()?.execute()));
     let first = migration.contract().unwrap().execute();
-    assert_eq!(u32::from(first.is_ok()) + u32::from(other.join().is_ok()), 1, "{first:?}");
+    assert_eq!(
+        u32::from(first.is_ok()) + u32::from(other.join().is_ok()),
+        1,
+        "{first:?}"
+    );
     assert_eq!(phase(&migration), Phase::Contracted);
     s.swept();
     assert_eq!(s.all_new().len(), 20);
@@ -610,10 +623,15 @@ fn rule_07_a_restart_takes_nothing_from_under_a_contract() {
             m.restart()?;
             m.step(16).map(|_| ())
         };
-        s.engine.before(Call::Scan, "quarantine/users", 1, restart.hook(begin_again));
+        s.engine
+            .before(Call::Scan, "quarantine/users", 1, restart.hook(begin_again));
         let contract = plan.execute();
         let restart = restart.join();
-        assert_eq!(u32::from(contract.is_ok()) + u32::from(restart.is_ok()), 1, "{contract:?}, {restart:?}");
+        assert_eq!(
+            u32::from(contract.is_ok()) + u32::from(restart.is_ok()),
+            1,
+            "{contract:?}, {restart:?}"
+        );
         s.swept();
         assert_eq!(s.all_new().len(), 16);
         assert!(contract.is_ok() || s.all_old().len() == 16);
@@ -791,7 +809,7 @@ fn rule_10_what_an_open_finds_is_flushed_before_the_sweep_builds_on_it() {
     complete(&migration);
     // The second flush of a contract is the one after its commit.
     s.engine.fail(Call::Flush, "*", 2);
-    assert!(s.engine.is_dead() || migration.contract().unwrap().execute().is_err());
+    assert!(migration.contract().unwrap().execute().is_err());
     s.engine.die();
     let inner = s.engine.inner().clone();
     let in_doubt = inner.unflushed();

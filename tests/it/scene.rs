@@ -150,9 +150,8 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-pub const TOMBSTONE: u8 = 1;
+/// The flag of a derived entry.
 pub const DERIVED: u8 = 4;
-pub const FAILED: u8 = 8;
 
 /// An envelope, taken apart by the format's description and not by the crate's code.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -426,7 +426,7 @@ fn trap_rollback_loses_writes_made_since() {
     let s = scene(50);
     let migration = s.begin();
     let mut want: BTreeMap<u64, UserV2> = (0..50).map(|id| (id, first2(id))).collect();
-    let mut round = |want: &mut BTreeMap<u64, UserV2>, n: u64| {
+    let round = |want: &mut BTreeMap<u64, UserV2>, n: u64| {
         for id in (n..60).step_by(4) {
             let record = v2("New", &format!("R{n}"), 1, Some("n@x"));
             s.new.put(&id, &record).unwrap();
