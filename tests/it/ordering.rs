@@ -10,7 +10,7 @@ use std::time::Duration;
 use exuvia::{Backfill, CastError, Error, NewWrites, Origin, Phase, Table, Version};
 use serde::{Deserialize, Serialize};
 
-use crate::hook_engine::{Beside, Call, HookEngine, elsewhere};
+use crate::hook_engine::{Beside, Call, HookEngine, PATIENCE, elsewhere};
 use crate::scene::*;
 use crate::types::*;
 
@@ -116,7 +116,7 @@ fn rule_02_a_write_holds_the_gate_and_encodes_again_if_the_epoch_moved() {
         let (committed, commit) = channel();
         engine.after(Call::Flush, "*", 1, move || committed.send(()).unwrap());
         let verb = thread::spawn(move || m.rollback_fenced());
-        commit.recv().unwrap();
+        commit.recv_timeout(PATIENCE).unwrap();
         thread::sleep(Duration::from_millis(20));
         assert!(!verb.is_finished(), "a flip beside a write");
         *handle.lock().unwrap() = Some(verb);
@@ -238,15 +238,15 @@ fn rule_03_while_folding_the_overlay_is_read_before_the_base_and_the_frontier_is
         let (release_second, second_released) = channel::<()>();
         s.engine.before_key(Call::Commit, OVERLAY, 1000, move || {
             at_first.send(()).unwrap();
-            first_released.recv().unwrap();
+            first_released.recv_timeout(PATIENCE).unwrap();
         });
         s.engine.before_key(Call::Commit, OVERLAY, 1001, move || {
             at_second.send(()).unwrap();
-            second_released.recv().unwrap();
+            second_released.recv_timeout(PATIENCE).unwrap();
         });
         let plan = migration.abandon(NewWrites::Keep).unwrap();
         let fold = thread::spawn(move || plan.execute());
-        first_reached.recv().unwrap();
+        first_reached.recv_timeout(PATIENCE).unwrap();
         assert!(
             (0..20).all(|id| s.entry(OVERLAY, id).is_none()),
             "what is derived has gone"
@@ -261,7 +261,7 @@ fn rule_03_while_folding_the_overlay_is_read_before_the_base_and_the_frontier_is
         assert_eq!(s.all_new().len(), 22);
         let moving = move || {
             release_first.send(()).unwrap();
-            second_reached.recv().unwrap();
+            second_reached.recv_timeout(PATIENCE).unwrap();
         };
         let call = if scan { Call::Scan } else { Call::Get };
         s.engine.after(call, "1/*", 1, moving);
@@ -414,11 +414,11 @@ fn rule_05_begin_joins_the_sweep_of_the_generation_that_becomes_its_base() {
     s.engine.before(Call::Cas, OVERLAY, 10, move || {
         engine.before(Call::Scan, OVERLAY, 1, move || {
             reached.send(()).unwrap();
-            released.recv().unwrap();
+            released.recv_timeout(PATIENCE).unwrap();
         });
     });
     s.contract(&migration);
-    at.recv().unwrap();
+    at.recv_timeout(PATIENCE).unwrap();
     let v3: Table<u64, UserV3> = s.store.table("users").unwrap();
     let begun = Arc::new(AtomicBool::new(false));
     let (store, flag, handle) = (s.store.clone(), Arc::clone(&begun), v3.clone());
@@ -654,17 +654,17 @@ fn rule_08_a_flip_behind_a_slow_engine_call_does_not_queue_the_world() {
     let (release, released) = channel::<()>();
     s.engine.before_key(Call::Put, OVERLAY, 1, move || {
         hanging.send(()).unwrap();
-        released.recv().unwrap();
+        released.recv_timeout(PATIENCE).unwrap();
     });
     let new = s.new.clone();
     let slow = thread::spawn(move || new.put(&1, &v2("Slow", "S", 1, None)));
-    at.recv().unwrap();
+    at.recv_timeout(PATIENCE).unwrap();
     let m = migration.clone();
     let (durable, flushed) = channel();
     s.engine
         .after(Call::Flush, "*", 1, move || durable.send(()).unwrap());
     let verb = thread::spawn(move || m.rollback());
-    flushed.recv().unwrap();
+    flushed.recv_timeout(PATIENCE).unwrap();
     let (old, new) = (s.old.clone(), s.new.clone());
     elsewhere("others beside a flip that waits", move || {
         for round in 0..100 {
@@ -743,10 +743,10 @@ fn rule_09_a_tree_that_a_crash_left_over_is_not_given_out_while_it_is_swept() {
     let (release, released) = channel::<()>();
     engine.before(Call::Drop, "*", 1, move || {
         reached.send(()).unwrap();
-        released.recv().unwrap();
+        released.recv_timeout(PATIENCE).unwrap();
     });
     let store = open(&engine);
-    at.recv().unwrap();
+    at.recv_timeout(PATIENCE).unwrap();
     let accounts: Table<u64, UserV1> = store.table("accounts").unwrap();
     accounts.put(&1, &first(1)).unwrap();
     release.send(()).unwrap();
