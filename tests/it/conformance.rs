@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
-use exuvia::engine::{Engine, MemoryEngine, Outcome, Page};
 use exuvia::EngineErrorKind;
+use exuvia::engine::{Engine, MemoryEngine, Outcome, Page};
 
 use crate::conformance_commits::{commits, concurrent_commits, counter};
 use crate::records::{check, get, pages, small_sled, write};
