@@ -176,11 +176,7 @@ fn encode_escaped(mut bytes: &[u8], out: &mut Vec<u8>) {
 fn take_escaped(input: &mut &[u8]) -> Result<Vec<u8>, CastError> {
     let mut value = Vec::new();
     loop {
-        let zero = if input.first() == Some(&0) {
-            0
-        } else {
-            find_zero(input).ok_or_else(short)?
-        };
+        let zero = if input.first() == Some(&0) { 0 } else { find_zero(input).ok_or_else(short)? };
         let (run, rest) = input.split_at(zero);
         value.extend_from_slice(run);
         match rest.split_first_chunk::<2>() {
@@ -323,11 +319,7 @@ impl<K: Key> Key for Option<K> {
         }
     }
     fn take(input: &mut &[u8]) -> Result<Self, CastError> {
-        if bool::take(input)? {
-            K::take(input).map(Some)
-        } else {
-            Ok(None)
-        }
+        if bool::take(input)? { K::take(input).map(Some) } else { Ok(None) }
     }
 }
 

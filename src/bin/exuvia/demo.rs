@@ -53,28 +53,15 @@ pub(crate) struct Options {
 /// Runs the demo.
 pub(crate) fn run(options: &Options) -> Result<Summary, Failure> {
     let begun = Instant::now();
-    let limit = options
-        .records
-        .and_then(|n| usize::try_from(n).ok())
-        .unwrap_or(usize::MAX);
+    let limit = options.records.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let rows = match &options.data {
         Some(path) => data::file(path, limit)?,
         None => data::embedded(limit)?,
     };
-    let source = Arc::new(Source::new(
-        rows,
-        options.records,
-        options.record_bytes,
-        options.seed,
-    ));
+    let source = Arc::new(Source::new(rows, options.records, options.record_bytes, options.seed));
     let directory = Directory::prepare(options.path.as_deref())?;
     let store = store::open(directory.path())?;
-    let demo = Demo {
-        store,
-        source,
-        pace: options.pace,
-        phase: options.phase,
-    };
+    let demo = Demo { store, source, pace: options.pace, phase: options.phase };
     let mut summary = demo.run(&mut Progress::new())?;
     demo.store.close()?;
     summary.seconds = begun.elapsed().as_secs_f64();
@@ -118,9 +105,7 @@ impl Demo {
         self.store.flush()?;
 
         let phases = outcome.phases.iter().enumerate();
-        let phases = phases
-            .map(|(n, name)| (name.clone(), outcome.latencies.phase(n)))
-            .collect();
+        let phases = phases.map(|(n, name)| (name.clone(), outcome.latencies.phase(n))).collect();
         Ok(Summary {
             records: self.source.records(),
             record_bytes: self.source.encoded_bytes_mean()?,
@@ -165,13 +150,7 @@ impl Demo {
 
     /// What the generator shows by itself.
     fn floor(&self, progress: &mut Progress) -> Result<PhaseSummary, Failure> {
-        let load = Load::start(
-            Arc::new(Nothing),
-            Arc::clone(&self.source),
-            self.pace,
-            "floor",
-            &[View::V1],
-        )?;
+        let load = Load::start(Arc::new(Nothing), Arc::clone(&self.source), self.pace, "floor", &[View::V1])?;
         self.hold("generator alone", progress);
         Ok(load.stop().latencies.phase(0))
     }
@@ -224,9 +203,7 @@ impl Demo {
     }
 
     fn compare(&self, views: &[View], load: &Load, tally: &mut Tally, progress: &mut Progress) {
-        tally
-            .verification
-            .pass(&*self.store, &self.source, load, views, progress);
+        tally.verification.pass(&*self.store, &self.source, load, views, progress);
         if load.wrong() > 0 {
             progress.say(&format!("{} differences from the model so far", load.wrong()));
         }
@@ -263,9 +240,7 @@ impl Demo {
                 (last, moved) = (count, Instant::now());
             } else if moved.elapsed() > STUCK_AFTER {
                 let seconds = STUCK_AFTER.as_secs();
-                return Err(Failure::Store(format!(
-                    "the {what} did not move for {seconds} s (at {count})"
-                )));
+                return Err(Failure::Store(format!("the {what} did not move for {seconds} s (at {count})")));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -294,10 +269,7 @@ mod tests {
         let demo = Demo {
             store: fake.clone(),
             source: Arc::new(source),
-            pace: Pace {
-                rate: 4000,
-                threads: 3,
-            },
+            pace: Pace { rate: 4000, threads: 3 },
             phase: Duration::from_millis(100),
         };
         (fake, demo.run(&mut Progress::hidden()).expect("run"))
@@ -307,20 +279,10 @@ mod tests {
     fn every_record_is_compared_and_every_phase_is_there() {
         let (fake, summary) = demo(Fault::None);
         assert!(summary.verified, "{summary}");
-        assert_eq!(
-            summary.compared,
-            3000 * 2 * (2 + 2 + 1),
-            "two migrations, three comparisons each"
-        );
+        assert_eq!(summary.compared, 3000 * 2 * (2 + 2 + 1), "two migrations, three comparisons each");
         assert!(summary.checked > 0 && summary.backfill_records_per_s > 0.0 && summary.rollback_us > 0.0);
-        assert!(
-            (150.0..151.0).contains(&summary.record_bytes),
-            "{}",
-            summary.record_bytes
-        );
-        for phase in [
-            "idle", "begin", "backfill", "rollback", "resume", "contract", "sweep",
-        ] {
+        assert!((150.0..151.0).contains(&summary.record_bytes), "{}", summary.record_bytes);
+        for phase in ["idle", "begin", "backfill", "rollback", "resume", "contract", "sweep"] {
             assert!(summary.phases.get(phase).is_some_and(|p| p.ops > 100), "{phase}");
         }
         let verbs = fake.verbs();

@@ -18,8 +18,5 @@ pub(crate) enum Subject {
 /// Looks into the store at `path`; the answer is text, or one JSON value if `json` is set.
 pub(crate) fn inspect(path: &Path, subject: Subject, json: bool) -> Result<String, Failure> {
     let _ = json;
-    Err(Failure::Store(format!(
-        "{}: {subject:?} is not wired to the store yet",
-        path.display()
-    )))
+    Err(Failure::Store(format!("{}: {subject:?} is not wired to the store yet", path.display())))
 }

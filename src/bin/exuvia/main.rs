@@ -121,21 +121,9 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => run_demo(args),
-        Command::Status(args) => print(&inspect::inspect(
-            &args.path,
-            inspect::Subject::Status,
-            args.json,
-        )?),
-        Command::Verify(args) => print(&inspect::inspect(
-            &args.path,
-            inspect::Subject::Verify,
-            args.json,
-        )?),
-        Command::Ledger(args) => print(&inspect::inspect(
-            &args.path,
-            inspect::Subject::Ledger,
-            args.json,
-        )?),
+        Command::Status(args) => print(&inspect::inspect(&args.path, inspect::Subject::Status, args.json)?),
+        Command::Verify(args) => print(&inspect::inspect(&args.path, inspect::Subject::Verify, args.json)?),
+        Command::Ledger(args) => print(&inspect::inspect(&args.path, inspect::Subject::Ledger, args.json)?),
     }
 }
 
@@ -144,10 +132,7 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
         data: args.data,
         records: args.records,
         record_bytes: args.record_bytes as usize,
-        pace: Pace {
-            rate: args.rate,
-            threads: usize::from(args.threads),
-        },
+        pace: Pace { rate: args.rate, threads: usize::from(args.threads) },
         path: args.path,
         seed: args.seed,
         phase: Duration::from_secs(u64::from(args.phase_seconds)),
@@ -161,14 +146,8 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
     if summary.verified {
         return Ok(());
     }
-    let first = summary
-        .differences
-        .first()
-        .map_or("not every record was compared", String::as_str);
-    Err(Failure::Verification(format!(
-        "{} differences from the model; the first: {first}",
-        summary.wrong
-    )))
+    let first = summary.differences.first().map_or("not every record was compared", String::as_str);
+    Err(Failure::Verification(format!("{} differences from the model; the first: {first}", summary.wrong)))
 }
 
 /// Prints a result. A reader who has seen enough and closed the pipe is no failure.
@@ -196,13 +175,9 @@ mod tests {
             parse("exuvia demo --records 5 --rate 100 --json --path x --record-bytes 300 --data f").is_ok()
         );
         assert!(parse("exuvia ledger x").is_ok() && parse("exuvia status x --json").is_ok());
-        for line in [
-            "exuvia",
-            "exuvia demo --records 0",
-            "exuvia demo --rate x",
-            "exuvia verify",
-            "exuvia wat",
-        ] {
+        for line in
+            ["exuvia", "exuvia demo --records 0", "exuvia demo --rate x", "exuvia verify", "exuvia wat"]
+        {
             assert!(parse(line).is_err_and(|e| e.exit_code() == 2), "{line}");
         }
     }

@@ -35,21 +35,14 @@ struct Task {
 impl Progress {
     /// A bar if standard error is a terminal, else lines.
     pub(crate) fn new() -> Self {
-        let style = if std::io::stderr().is_terminal() {
-            Style::Bar
-        } else {
-            Style::Lines
-        };
+        let style = if std::io::stderr().is_terminal() { Style::Bar } else { Style::Lines };
         Self { style, task: None }
     }
 
     /// Shows nothing.
     #[cfg(test)]
     pub(crate) fn hidden() -> Self {
-        Self {
-            style: Style::Hidden,
-            task: None,
-        }
+        Self { style: Style::Hidden, task: None }
     }
 
     /// Says something that is not part of a task's count.
@@ -68,14 +61,7 @@ impl Progress {
         if bar.is_none() {
             self.line(&format!("{name} ..."));
         }
-        self.task = Some(Task {
-            name: name.to_owned(),
-            total,
-            done: 0,
-            begun: now,
-            shown: now,
-            bar,
-        });
+        self.task = Some(Task { name: name.to_owned(), total, done: 0, begun: now, shown: now, bar });
     }
 
     /// So many records of the task are done; the total may have changed.
@@ -87,11 +73,7 @@ impl Progress {
             bar.set_position(done);
         } else if task.shown.elapsed() >= LINE_EVERY {
             task.shown = Instant::now();
-            let line = format!(
-                "{}: {done} of {total} ({} %)",
-                task.name,
-                done * 100 / total.max(1)
-            );
+            let line = format!("{}: {done} of {total} ({} %)", task.name, done * 100 / total.max(1));
             self.line(&line);
         }
     }
@@ -107,10 +89,7 @@ impl Progress {
             format!("{}: {seconds:.1} s", task.name)
         } else {
             let rate = task.done as f64 / seconds.max(1e-9);
-            format!(
-                "{}: {} records in {seconds:.1} s, {rate:.0} records/s",
-                task.name, task.done
-            )
+            format!("{}: {} records in {seconds:.1} s, {rate:.0} records/s", task.name, task.done)
         };
         self.line(&line);
     }

@@ -60,10 +60,7 @@ pub(crate) struct Phases(pub(crate) Vec<(String, PhaseSummary)>);
 impl Phases {
     /// The phase of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&PhaseSummary> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, phase)| phase)
+        self.0.iter().find(|(known, _)| known == name).map(|(_, phase)| phase)
     }
 }
 
@@ -80,12 +77,7 @@ impl Serialize for Phases {
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verdict = if self.verified { "yes" } else { "NO" };
-        writeln!(
-            f,
-            "records            {} of {:.0} bytes",
-            grouped(self.records),
-            self.record_bytes
-        )?;
+        writeln!(f, "records            {} of {:.0} bytes", grouped(self.records), self.record_bytes)?;
         writeln!(
             f,
             "verified           {verdict}: {} comparisons at rest, {} under load, {} wrong",
@@ -96,16 +88,8 @@ impl fmt::Display for Summary {
         for difference in &self.differences {
             writeln!(f, "                   {difference}")?;
         }
-        writeln!(
-            f,
-            "load               {} records/s",
-            grouped(self.load_records_per_s as u64)
-        )?;
-        writeln!(
-            f,
-            "backfill           {} records/s",
-            grouped(self.backfill_records_per_s as u64)
-        )?;
+        writeln!(f, "load               {} records/s", grouped(self.load_records_per_s as u64))?;
+        writeln!(f, "backfill           {} records/s", grouped(self.backfill_records_per_s as u64))?;
         writeln!(f, "rollback           {}", duration(self.rollback_us))?;
         writeln!(f, "longest pause      {}", duration(self.longest_pause_us))?;
         writeln!(
@@ -114,18 +98,10 @@ impl fmt::Display for Summary {
             size(self.bytes_before),
             size(self.bytes_after)
         )?;
-        writeln!(
-            f,
-            "traffic            {} operations/s from {} threads",
-            grouped(self.rate),
-            self.threads
-        )?;
+        writeln!(f, "traffic            {} operations/s from {} threads", grouped(self.rate), self.threads)?;
         if self.refused + self.undone > 0 {
             let (refused, undone) = (grouped(self.refused), grouped(self.undone));
-            writeln!(
-                f,
-                "                   {refused} refused at a closed view, {undone} not done in time"
-            )?;
+            writeln!(f, "                   {refused} refused at a closed view, {undone} not done in time")?;
         }
         if let Some(path) = &self.path {
             writeln!(f, "store              {path}")?;
@@ -143,11 +119,7 @@ impl fmt::Display for Summary {
         if let (Some(idle), Some(backfill)) = (self.phases.get("idle"), self.phases.get("backfill"))
             && idle.p99_us > 0.0
         {
-            writeln!(
-                f,
-                "p99 during backfill is {:.2} x idle",
-                backfill.p99_us / idle.p99_us
-            )?;
+            writeln!(f, "p99 during backfill is {:.2} x idle", backfill.p99_us / idle.p99_us)?;
         }
         write!(f, "all of it took {:.1} s", self.seconds)
     }
@@ -199,18 +171,11 @@ mod tests {
     use super::*;
 
     fn summary() -> Summary {
-        let phase = |p99_us| PhaseSummary {
-            ops: 12_345,
-            p50_us: 20.0,
-            p99_us,
-            p999_us: 2_500.0,
-            max_us: 3e6,
-        };
+        let phase =
+            |p99_us| PhaseSummary { ops: 12_345, p50_us: 20.0, p99_us, p999_us: 2_500.0, max_us: 3e6 };
         let phases = ["idle", "backfill", "rollback", "contract"];
-        let phases = phases
-            .iter()
-            .enumerate()
-            .map(|(n, name)| ((*name).to_owned(), phase((n + 1) as f64 * 100.0)));
+        let phases =
+            phases.iter().enumerate().map(|(n, name)| ((*name).to_owned(), phase((n + 1) as f64 * 100.0)));
         Summary {
             records: 1_000_000,
             record_bytes: 150.0,
@@ -241,13 +206,9 @@ mod tests {
         let value = serde_json::to_value(summary()).expect("json");
         assert_eq!(value["records"], 1_000_000);
         assert_eq!(value["verified"], true);
-        for field in [
-            "rollback_us",
-            "longest_pause_us",
-            "backfill_records_per_s",
-            "bytes_before",
-            "bytes_after",
-        ] {
+        for field in
+            ["rollback_us", "longest_pause_us", "backfill_records_per_s", "bytes_before", "bytes_after"]
+        {
             assert!(value[field].is_number(), "{field}");
         }
         for phase in ["idle", "backfill", "rollback", "contract"] {
@@ -271,11 +232,7 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part:?} is not in\n{table}");
         }
-        let wrong = Summary {
-            verified: false,
-            differences: vec!["key 7 at v2: gone".into()],
-            ..summary()
-        };
+        let wrong = Summary { verified: false, differences: vec!["key 7 at v2: gone".into()], ..summary() };
         assert!(wrong.to_string().contains("NO") && wrong.to_string().contains("key 7 at v2: gone"));
     }
 }

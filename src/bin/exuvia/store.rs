@@ -8,8 +8,5 @@ use crate::subject::Rollout;
 
 /// Opens an empty store for the demo.
 pub(crate) fn open(path: &Path) -> Result<Arc<dyn Rollout>, Failure> {
-    Err(Failure::Store(format!(
-        "{}: the store is not wired to the demo yet",
-        path.display()
-    )))
+    Err(Failure::Store(format!("{}: the store is not wired to the demo yet", path.display())))
 }

@@ -12,10 +12,7 @@ pub(crate) enum Refusal {
     /// The view is not open (a fence is up, or its version was contracted): nothing was changed.
     Closed(String),
     /// The operation failed; what became of it is not known.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the store that can fail is not wired yet")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "the store that can fail is not wired yet"))]
     Failed(String),
 }
 
