@@ -140,6 +140,15 @@ pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
         report.damaged(|| damage.to_string());
     }
     for (name, table) in &catalog.tables {
+        for (version, fingerprint) in &table.shapes {
+            match catalog::load_shape(engine, fingerprint) {
+                Ok(shape) if shape.fingerprint() == *fingerprint => {}
+                Ok(_) => {
+                    report.damaged(|| format!("table {name}: the shape of version {version} was changed"))
+                }
+                Err(e) => report.damaged(|| format!("table {name}, version {version}: {e}")),
+            }
+        }
         let migration = table.migration.as_ref().and_then(|name| catalog.migrations.get(name));
         let step = migration.and_then(|m| m.tables.iter().find(|step| step.table == *name));
         let phase = migration.map(|m| m.phase()).transpose()?;

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use quanta::Instant;
 
-use crate::catalog::{Catalog, Generation, MigrationEntry, Phase, Progress, Stage, Step};
+use crate::catalog::{self, Catalog, Generation, MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Change, Core, Lease, now_ms};
 use crate::engine::Page;
 use crate::envelope::Entry;
@@ -36,6 +36,7 @@ use crate::key::Key;
 use crate::ledger::Event;
 use crate::lineage::Lineage;
 use crate::route::{Frontier, Kind, Route};
+use crate::shape::Shape;
 use crate::stats::Activity;
 use crate::table::Table;
 use crate::version::Version;
@@ -161,7 +162,7 @@ impl Plan {
 /// A step and the shapes that it makes known.
 struct PlannedStep {
     step: Step,
-    shapes: Vec<(u32, crate::shape::Shape)>,
+    shapes: Vec<(u32, [u8; 32])>,
 }
 
 fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<PlannedStep> {
@@ -185,23 +186,34 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
             Error::Shape { table: name.to_owned(), version, difference }
         })?;
         metadata_only &= casts.same_bytes;
-        shapes.push((version, shape));
-    }
-    if metadata_only {
-        let before = table.shapes.get(&from);
-        for (version, shape) in &shapes {
-            if before.is_some_and(|before| !before.layout_eq(shape)) {
-                let difference = format!(
-                    "SAME_BYTES is declared, but its layout differs from that of version {from}: {}; remove the \
-                     declaration",
-                    before.and_then(|before| before.difference(shape)).unwrap_or_default()
-                );
-                return Err(Error::Shape { table: name.to_owned(), version: *version, difference });
-            }
+        if casts.same_bytes {
+            check_layout(core, name, table.shapes.get(&from), from, version, &shape)?;
         }
+        shapes.push((version, catalog::save_shape(&*core.shared.engine, &shape)?));
     }
     let step = Step { table: name.to_owned(), from, to, metadata_only };
     Ok(PlannedStep { step, shapes })
+}
+
+/// `SAME_BYTES` is a promise about meaning; that the layout is the same can be checked.
+fn check_layout(
+    core: &Core,
+    table: &str,
+    before: Option<&[u8; 32]>,
+    from: u32,
+    version: u32,
+    shape: &Shape,
+) -> Result<()> {
+    let Some(before) = before else { return Ok(()) };
+    let before = catalog::load_shape(&*core.shared.engine, before)?;
+    if before.layout_eq(shape) {
+        return Ok(());
+    }
+    let difference = format!(
+        "SAME_BYTES is declared, but its layout differs from that of version {from}: {}; remove the declaration",
+        before.difference(shape).unwrap_or_default()
+    );
+    Err(Error::Shape { table: table.to_owned(), version, difference })
 }
 
 /// The commit and the flip of `begin`.
