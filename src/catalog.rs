@@ -205,6 +205,16 @@ impl Catalog {
         id
     }
 
+    /// Leaves out the ids of trees that are there although no commit names them (a verb that died before its
+    /// commit): they are being swept, and must not be given out meanwhile (rule 9).
+    pub(crate) fn skip_ids(&mut self, trees: &[String]) {
+        for (table, generation) in trees.iter().filter_map(|tree| tree.split_once('/')) {
+            if let (Ok(table), Ok(generation)) = (table.parse::<u64>(), generation.parse::<u64>()) {
+                self.next_id = self.next_id.max(table.max(generation).saturating_add(1));
+            }
+        }
+    }
+
     pub(crate) fn table(&self, name: &str) -> Result<&TableEntry> {
         self.tables.get(name).ok_or_else(|| damaged(format!("table {name} is missing")))
     }

@@ -159,7 +159,7 @@ impl Core {
     /// Loads the catalog, or writes the first one, and brings every table to its place.
     pub(crate) fn open(shared: Arc<Shared>, lock_file: Option<File>) -> Result<Arc<Core>> {
         let tree = shared.engine.tree(catalog::TREE)?;
-        let (catalog, bytes) = match tree.get(catalog::KEY)? {
+        let (mut catalog, bytes) = match tree.get(catalog::KEY)? {
             Some(bytes) => (Catalog::from_bytes(&bytes)?, bytes.to_vec()),
             None => {
                 let catalog = Catalog::new(shared.engine.name());
@@ -179,6 +179,10 @@ impl Core {
             return Err(Error::Format { reason });
         }
         ledger::copy_out(&*shared.engine, &catalog)?;
+        // What a killed process left may be in the system's memory only: it becomes durable before anything, the
+        // sweep above all, is built on it.
+        shared.flush()?;
+        catalog.skip_ids(&shared.engine.trees()?);
         let mut tables = HashMap::new();
         for name in catalog.tables.keys() {
             let route = route_of(&shared, &catalog, name, 1)?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -103,8 +103,13 @@ impl Flusher {
     pub(crate) fn run(&self, interval: Duration) -> Option<String> {
         let mut rounds = self.rounds.lock();
         while !self.stop.load(Ordering::Acquire) {
-            // Ends early only to stop or beside another flush; both are harmless.
-            self.ended.wait_for(&mut rounds, interval);
+            // Woken by every flush that ends; but only the interval counts, or each verb would cost two flushes.
+            let due = Instant::now() + interval;
+            while !self.stop.load(Ordering::Acquire) && rounds.failed.is_none() {
+                if self.ended.wait_until(&mut rounds, due).timed_out() {
+                    break;
+                }
+            }
             if rounds.failed.is_some() {
                 break;
             }

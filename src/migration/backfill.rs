@@ -23,7 +23,6 @@ use crate::core::Shared;
 use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
 use crate::envelope::{self, Entry, Flags};
 use crate::error::{EngineErrorKind, Error, Result};
-use crate::flusher::Ticket;
 use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
 use crate::quarantine;
@@ -50,7 +49,6 @@ pub(crate) struct TableBackfill<'a> {
     casts: Casts,
     page: VecDeque<(Value, Value)>,
     page_end: bool,
-    unsaved: Option<(Ticket, Vec<u8>)>,
     calls: Vec<Duration>,
 }
 
@@ -58,7 +56,7 @@ impl<'a> TableBackfill<'a> {
     pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
         let (page, calls) = (VecDeque::new(), Vec::new());
-        Self { table, shared, casts, page, page_end: false, unsaved: None, calls }
+        Self { table, shared, casts, page, page_end: false, calls }
     }
 
     /// Works through up to `batch` records.
@@ -171,7 +169,7 @@ impl<'a> TableBackfill<'a> {
             if !stepped.moved {
                 self.table.state.set_frontier(Frontier::After(last.clone()));
             }
-            self.unsaved.get_or_insert((self.shared.flusher.ticket(), last));
+            self.table.unsaved.lock().get_or_insert((self.shared.flusher.ticket(), last));
         }
         if self.page.is_empty() && self.page_end && !stepped.moved {
             progress.set_stage(Stage::Forwarding);
@@ -180,7 +178,7 @@ impl<'a> TableBackfill<'a> {
             self.shared.flush()?;
             save_progress(&self.shared, &self.table.overlay, &progress)?;
             self.table.state.set_frontier(Frontier::End);
-            self.unsaved = None;
+            *self.table.unsaved.lock() = None;
         }
         Ok(())
     }
@@ -462,17 +460,17 @@ impl<'a> TableBackfill<'a> {
 
     /// Persists a cursor once a flush that started after its batch is done (rule 3).
     fn save_when_durable(&mut self) -> Result<()> {
-        let Some((ticket, cursor)) = &self.unsaved else {
+        let Some((ticket, cursor)) = self.table.unsaved.lock().clone() else {
             return Ok(());
         };
-        if !self.shared.flusher.is_durable(*ticket) {
+        if !self.shared.flusher.is_durable(ticket) {
             self.shared.flusher.touch();
             return Ok(());
         }
         let mut progress = self.table.progress.lock().clone();
-        progress.cursor.clone_from(cursor);
+        progress.cursor = cursor;
         save_progress(&self.shared, &self.table.overlay, &progress)?;
-        self.unsaved = None;
+        *self.table.unsaved.lock() = None;
         Ok(())
     }
 }

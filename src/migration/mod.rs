@@ -506,6 +506,7 @@ impl Migration {
             progress.set_stage(Stage::Reverting);
             *table.progress.lock() = progress;
             *table.pass.lock() = None;
+            *table.unsaved.lock() = None;
             table.state.set_frontier(Frontier::Start);
             flips.push((Arc::clone(&table.state), Route::clone(&table.state.route_owned())));
         }

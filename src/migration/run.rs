@@ -12,6 +12,7 @@ use crate::catalog::{Catalog, MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Core, Shared};
 use crate::engine::Page;
 use crate::error::{Error, Result};
+use crate::flusher::Ticket;
 use crate::lineage::Casts;
 use crate::migration::Budget;
 use crate::route::{Frontier, TableState};
@@ -27,6 +28,9 @@ pub(crate) struct RunTable {
     /// Where a pass over the overlay (to revert, or to bring forward) goes on, if one is under way. It outlives
     /// the worker that began it.
     pub(crate) pass: Mutex<Option<Bound<Vec<u8>>>>,
+    /// A cursor that may be persisted once a flush that started after the ticket is done. It outlives the worker
+    /// too, or a backfill that is driven step by step would persist none.
+    pub(crate) unsaved: Mutex<Option<(Ticket, Vec<u8>)>>,
 }
 
 /// The migration is driven by one thread at a time (rule 4): its worker, a caller of `step`, or a verb. Whoever
@@ -104,7 +108,8 @@ impl Run {
             }
             state.set_activity(activity_of(phase));
             let (progress, pass) = (Mutex::new(progress), Mutex::new(None));
-            tables.push(RunTable { state, step: step.clone(), overlay, progress, pass });
+            let (step, unsaved) = (step.clone(), Mutex::new(None));
+            tables.push(RunTable { state, step, overlay, progress, pass, unsaved });
         }
         let control = Control {
             seated: None,
