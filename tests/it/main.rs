@@ -1,4 +1,5 @@
 //! The integration tests, one binary.
 
 mod lifecycle;
+mod model;
 mod types;
