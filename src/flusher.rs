@@ -124,6 +124,8 @@ impl Flusher {
     }
 
     pub(crate) fn stop(&self) {
+        // Under the lock: between the thread's look at the flag and its wait, a notice would be lost.
+        let _rounds = self.rounds.lock();
         self.stop.store(true, Ordering::Release);
         self.ended.notify_all();
     }
