@@ -50,8 +50,6 @@ pub(crate) struct TableBackfill<'a> {
     casts: Casts,
     page: VecDeque<(Value, Value)>,
     page_end: bool,
-    /// Where a pass over the overlay has come, if one is under way.
-    pass: Option<Bound<Vec<u8>>>,
     unsaved: Option<(Ticket, Vec<u8>)>,
     calls: Vec<Duration>,
 }
@@ -60,7 +58,7 @@ impl<'a> TableBackfill<'a> {
     pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
         let (page, calls) = (VecDeque::new(), Vec::new());
-        Self { table, shared, casts, page, page_end: false, pass: None, unsaved: None, calls }
+        Self { table, shared, casts, page, page_end: false, unsaved: None, calls }
     }
 
     /// Works through up to `batch` records.
@@ -257,11 +255,12 @@ impl<'a> TableBackfill<'a> {
         stepped: &mut Stepped,
     ) -> Result<()> {
         let backlog = &self.table.state.backlog;
-        if self.pass.is_none() && backlog.wants_pass() {
+        if self.table.pass.lock().is_none() && backlog.wants_pass() {
+            *self.table.pass.lock() = Some(Bound::Unbounded);
             backlog.begin_pass();
-            self.pass = Some(Bound::Unbounded);
         }
-        if let Some(lower) = self.pass.take() {
+        let lower = self.table.pass.lock().clone();
+        if let Some(lower) = lower {
             let mut page = Page::new();
             let bound = lower.as_ref().map(Vec::as_slice);
             let limit = batch.clamp(16, PAGE_RECORDS);
@@ -278,11 +277,10 @@ impl<'a> TableBackfill<'a> {
                 Ok(end)
             });
             match (result, next) {
-                (Ok(true), _) if !stepped.moved => {}
-                (Ok(false), Some(next)) if !stepped.moved => self.pass = Some(next),
+                (Ok(true), _) if !stepped.moved => *self.table.pass.lock() = None,
+                (Ok(false), Some(next)) if !stepped.moved => *self.table.pass.lock() = Some(next),
+                // The pass broke off: it goes on with this page.
                 (result, _) => {
-                    // The pass broke off: it has to be made again, whole.
-                    self.table.state.backlog.demand_pass();
                     result?;
                 }
             }
@@ -384,7 +382,7 @@ impl<'a> TableBackfill<'a> {
         batch: usize,
         stepped: &mut Stepped,
     ) -> Result<()> {
-        let lower = self.pass.take().unwrap_or(Bound::Unbounded);
+        let lower = self.table.pass.lock().clone().unwrap_or(Bound::Unbounded);
         let mut page = Page::new();
         let bound = lower.as_ref().map(Vec::as_slice);
         let limit = batch.clamp(16, PAGE_RECORDS);
@@ -397,9 +395,8 @@ impl<'a> TableBackfill<'a> {
                 return Ok(());
             }
         }
-        self.pass = next;
+        *self.table.pass.lock() = if end { None } else { next };
         if end {
-            self.pass = None;
             self.page.clear();
             self.page_end = false;
             self.table.state.backlog.demand_pass();

@@ -468,6 +468,7 @@ impl Migration {
             let mut progress = Progress::start();
             progress.set_stage(Stage::Reverting);
             *table.progress.lock() = progress;
+            *table.pass.lock() = None;
             table.state.set_frontier(Frontier::Start);
             flips.push((Arc::clone(&table.state), Route::clone(&table.state.route_owned())));
         }

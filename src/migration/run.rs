@@ -1,5 +1,6 @@
 //! What is known in memory of an open migration, and the control of its one worker.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -23,6 +24,9 @@ pub(crate) struct RunTable {
     /// The overlay's name; the key of the persisted progress.
     pub(crate) overlay: String,
     pub(crate) progress: Mutex<Progress>,
+    /// Where a pass over the overlay has come, if one is under way. Here and not with the worker: a pass goes on
+    /// when a worker, or a step by hand, ends in the middle of it.
+    pub(crate) pass: Mutex<Option<Bound<Vec<u8>>>>,
 }
 
 pub(crate) struct Run {
@@ -93,7 +97,8 @@ impl Run {
                 state.backlog.demand_pass();
             }
             state.set_activity(activity_of(phase));
-            tables.push(RunTable { state, step: step.clone(), overlay, progress: Mutex::new(progress) });
+            let (progress, pass) = (Mutex::new(progress), Mutex::new(None));
+            tables.push(RunTable { state, step: step.clone(), overlay, progress, pass });
         }
         let control = Control {
             stop: false,
@@ -191,6 +196,7 @@ impl Run {
     pub(crate) fn is_caught_up(&self) -> bool {
         self.tables.iter().all(|table| {
             table.state.backlog.is_empty()
+                && table.pass.lock().is_none()
                 && matches!(table.progress.lock().stage(), Ok(Stage::Forwarding))
         })
     }
