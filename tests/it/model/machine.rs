@@ -117,7 +117,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    pub fn open(medium: &Medium, setup: &Setup) -> Opened {
+    pub fn open(medium: &Medium, setup: &Setup) -> Result<Opened> {
         let durability = if setup.every_write {
             Durability::EveryWrite
         } else {
@@ -132,8 +132,7 @@ impl Opened {
             #[cfg(not(feature = "sled"))]
             Medium::Directory(_) => unreachable!(),
         };
-        let store = store.expect("a store that was left by a crash or a close opens");
-        Opened { store, handles: HashMap::new(), code: [0; 2] }
+        Ok(Opened { store: store?, handles: HashMap::new(), code: [0; 2] })
     }
 
     fn handle(&mut self, table: usize, view: u32) -> Result<Arc<dyn Handle>> {
@@ -274,7 +273,7 @@ pub struct Sut {
 
 impl Sut {
     pub fn new(setup: &Setup, medium: Medium) -> Self {
-        let mut opened = Opened::open(&medium, setup);
+        let mut opened = Opened::open(&medium, setup).expect("a new store opens");
         for (table, version) in setup.versions.into_iter().enumerate() {
             opened.handle(table, version).expect("a table can be created");
         }
@@ -475,11 +474,10 @@ impl Sut {
             };
             assert!(!refused, "step had to be refused");
             let complete = status.phase == Found::Complete;
+            let migration = &self.world.migrations[index];
+            let early = migration.copied == Sure::No && migration.stepped + records < migration.to_copy;
+            assert!(!complete || !early, "complete after {} records: {status:?}", migration.stepped + records);
             self.world.stepped(index, records, complete);
-            assert!(
-                !complete || self.world.migrations[index].stepped >= self.world.migrations[index].to_copy,
-                "complete after {records} records: {status:?}"
-            );
             if complete {
                 self.nothing_is_behind(index);
             }
@@ -542,9 +540,12 @@ impl Sut {
             return;
         }
         self.remember(true);
-        self.opened = Some(Opened::open(&self.medium, &self.setup));
-        self.opened().settle();
+        let opened = Opened::open(&self.medium, &self.setup);
+        if let Ok(opened) = &opened {
+            opened.settle();
+        }
         if !self.died(Vec::new()) {
+            self.opened = Some(opened.expect("a closed store opens"));
             self.verify();
         }
     }
@@ -574,16 +575,22 @@ impl Sut {
         self.medium = Medium::Memory(Doomed::new(image));
         let mut candidates = std::mem::take(&mut self.history);
         candidates.extend(in_flight);
+        // How far the backfill has come is no part of what is lost and found: only what is sure stays so.
+        for (index, migration) in self.world.migrations.iter().enumerate() {
+            if migration.copied != Sure::No {
+                let past = candidates.iter_mut().filter_map(|world| world.migrations.get_mut(index));
+                past.for_each(|migration| migration.copied = Sure::Perhaps);
+            }
+        }
         self.come_back(candidates, any.is_some());
     }
 
     /// Opens what a crash left and finds out which of the candidates it is.
     pub fn come_back(&mut self, mut candidates: Vec<World>, any: bool) {
-        candidates.iter_mut().for_each(World::forget_progress);
         if any {
             candidates = by_frame(candidates);
         }
-        let mut opened = Opened::open(&self.medium, &self.setup);
+        let mut opened = Opened::open(&self.medium, &self.setup).expect("a store opens after a crash");
         // A fold goes on by itself.
         for index in 0.. {
             let Ok(migration) = opened.migration(index) else { break };
@@ -619,16 +626,20 @@ impl Sut {
         self.verify();
         // Again, so that what comes next does not have the newest code already.
         self.opened = None;
-        self.opened = Some(Opened::open(&self.medium, &self.setup));
+        self.opened = Some(Opened::open(&self.medium, &self.setup).expect("a closed store opens"));
         self.history.clear();
         self.remember(true);
     }
 
     fn verify(&mut self) {
-        let opened = self.opened();
-        let report = opened.store.verify().expect("a report");
+        let store = &self.opened().store;
+        let (report, ledger) = (store.verify(), store.ledger());
+        if self.died(Vec::new()) {
+            return;
+        }
+        let report = report.expect("a report");
         assert!(report.is_clean(), "{:?}", report.damage);
-        opened.store.ledger().expect("the ledger's chain holds");
+        ledger.expect("the ledger's chain holds");
     }
 
     /// Everything, at every view.

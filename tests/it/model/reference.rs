@@ -623,15 +623,6 @@ impl World {
         }
     }
 
-    /// What a loss of power does to what the reference knows of the backfill.
-    pub fn forget_progress(&mut self) {
-        for migration in &mut self.migrations {
-            if migration.copied == Sure::Yes && migration.steps.iter().any(|step| !step.light) {
-                migration.copied = Sure::Perhaps;
-            }
-        }
-    }
-
     /// The same store but for its records.
     pub fn same_frame(&self, other: &World) -> bool {
         let versions = |world: &World| {
