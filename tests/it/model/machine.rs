@@ -332,8 +332,7 @@ impl Sut {
         }
         let made = self.opened().make(op);
         let code = self.opened().code;
-        let world = &self.world;
-        let plan = match op {
+        let plan_in = |world: &World| match op {
             Op::Put { table, key, view, row } => world.put(*table, *key, *view, *row),
             Op::Remove { table, key, view } => world.remove(*table, *key, *view),
             Op::Begin { index, tables, one_way } => world.begin(*index, tables, *one_way),
@@ -345,7 +344,8 @@ impl Sut {
             Op::Flush => Plan { refusals: Vec::new(), after: Some(world.clone()), between: Vec::new() },
             _ => unreachable!("{op:?}"),
         };
-        if self.died(plan.after.iter().chain(&plan.between).cloned().collect()) {
+        let plan = plan_in(&self.world);
+        if self.died(self.in_flight(plan_in)) {
             return;
         }
         match (made, plan.after) {
@@ -367,6 +367,14 @@ impl Sut {
             self.opened().settle();
             self.died(Vec::new());
         }
+    }
+
+    /// What a verb that is under way may come to. If any selection of writes may be lost, its own may be kept and
+    /// those before it be lost.
+    fn in_flight(&self, plan: impl Fn(&World) -> Plan) -> Vec<World> {
+        let past = if self.doom.1.is_some() { self.history.as_slice() } else { &[] };
+        let plans = past.iter().chain([&self.world]).map(plan);
+        plans.flat_map(|plan| plan.after.into_iter().chain(plan.between)).collect()
     }
 
     fn remember(&mut self, durable: bool) {
@@ -461,10 +469,14 @@ impl Sut {
             let opened = self.opened();
             let stepped = opened.migration(index).and_then(|migration| migration.step(records));
             let code = opened.code;
+            let refused = self.world.step_refused(index, code);
+            let before = self.world.migrations[index].clone();
+            if !refused {
+                self.world.stepped(index, records, false);
+            }
             if self.died(Vec::new()) {
                 return;
             }
-            let refused = self.world.step_refused(index, code);
             let status = match stepped {
                 Ok(status) => status,
                 Err(e) => {
@@ -474,10 +486,9 @@ impl Sut {
             };
             assert!(!refused, "step had to be refused");
             let complete = status.phase == Found::Complete;
-            let migration = &self.world.migrations[index];
-            let early = migration.copied == Sure::No && migration.stepped + records < migration.to_copy;
-            assert!(!complete || !early, "complete after {} records: {status:?}", migration.stepped + records);
-            self.world.stepped(index, records, complete);
+            let early = before.copied == Sure::No && before.stepped + records < before.to_copy;
+            assert!(!complete || !early, "complete after {} records: {status:?}", before.stepped + records);
+            self.world.stepped(index, 0, complete);
             if complete {
                 self.nothing_is_behind(index);
             }
@@ -502,7 +513,7 @@ impl Sut {
     fn background(&mut self, index: usize) {
         let start = self.world.pause(index, false);
         let made = self.opened().migration(index).and_then(|migration| migration.unpause());
-        if self.died(start.after.clone().into_iter().collect()) {
+        if self.died(self.in_flight(|world| world.pause(index, false))) {
             return;
         }
         let Some(running) = start.after else {
@@ -512,6 +523,7 @@ impl Sut {
         made.expect("unpause");
         self.world = running;
         self.remember(true);
+        self.world.stepped(index, usize::MAX, false);
         let opened = self.opened();
         let code = opened.code;
         let waited = opened.migration(index).and_then(|migration| migration.wait());
@@ -522,7 +534,7 @@ impl Sut {
         let complete = waited.is_ok();
         let stop = self.world.pause(index, true);
         let made = self.opened().migration(index).and_then(|migration| migration.pause());
-        if self.died(stop.after.clone().into_iter().collect()) {
+        if self.died(self.in_flight(|world| world.pause(index, true))) {
             return;
         }
         made.expect("pause");
