@@ -70,7 +70,9 @@ impl Flusher {
         let wanted = rounds.started + 1;
         loop {
             if let Some(reason) = &rounds.failed {
-                return Err(Error::Poisoned { reason: reason.clone() });
+                return Err(Error::Poisoned {
+                    reason: reason.clone(),
+                });
             }
             if rounds.done >= wanted {
                 return Ok(());

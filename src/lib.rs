@@ -1,35 +1,40 @@
 //! Placeholder head.
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
-mod key;
-mod version;
-mod lineage;
+mod catalog;
 mod codec;
-mod shape;
-pub mod laws;
+mod core;
+pub mod engine;
 mod envelope;
+mod error;
+mod flusher;
+mod gate;
+mod inspect;
+mod key;
+pub mod laws;
+mod ledger;
+mod lineage;
+mod migration;
+mod observe;
+mod options;
+mod quarantine;
 mod resolve;
 mod route;
-mod write;
-mod table;
 mod scan;
-mod catalog;
-mod ledger;
-mod quarantine;
-mod migration;
-mod gate;
-mod flusher;
-mod core;
-mod store;
-mod options;
-mod inspect;
+mod shape;
 mod stats;
-mod observe;
-pub mod engine;
-mod error;
+mod store;
+mod table;
+mod version;
+mod write;
 
 pub use catalog::{Counts, Phase};
 pub use error::{Cast, CastError, EngineError, EngineErrorKind, Error, Result};

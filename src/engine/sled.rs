@@ -24,9 +24,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use self::fence::{Access, Ending, Fence};
 use self::files::Files;
-use super::{
-    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range,
-};
+use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
 use crate::error::{EngineError, EngineErrorKind};
 
 /// Longest key. sled itself has no limit, but an index page holds up to 256 keys in full.
@@ -50,7 +48,9 @@ pub struct SledOptions {
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20 }
+        Self {
+            cache_bytes: 256 << 20,
+        }
     }
 }
 
@@ -133,8 +133,16 @@ impl SledEngine {
             .flush_every_ms(None);
         let db = open_db(&config, &directory, &place)?;
         let files = Files::open(&directory).map_err(io)?;
-        let shared = Shared { db: Some(db), fence: Fence::new(config), files, directory, dropped: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        let shared = Shared {
+            db: Some(db),
+            fence: Fence::new(config),
+            files,
+            directory,
+            dropped: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 }
 
@@ -177,7 +185,9 @@ impl SledTree {
 impl Tree for SledTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        Ok(self.call(Access::Read, |tree| tree.get(key))?.map(Value::from_sled))
+        Ok(self
+            .call(Access::Read, |tree| tree.get(key))?
+            .map(Value::from_sled))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
@@ -191,7 +201,9 @@ impl Tree for SledTree {
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
         limits(key, new)?;
-        self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
+        self.call(Access::Write, |tree| {
+            Ok(tree.compare_and_swap(key, old, new)?.is_ok())
+        })
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
@@ -219,7 +231,9 @@ impl Tree for SledTree {
 
 impl Shared {
     fn db(&self) -> sled::Result<&sled::Db> {
-        self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
+        self.db
+            .as_ref()
+            .ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
     }
 
     fn tree(&self, name: &str) -> EngineResult<sled::Tree> {
@@ -228,13 +242,17 @@ impl Shared {
             return Err(EngineError::new(EngineErrorKind::Limit, message));
         }
         if self.fence.check(Access::Write).is_ok() {
-            return self.fence.call(Access::Write, name, || self.db()?.open_tree(name));
+            return self
+                .fence
+                .call(Access::Write, name, || self.db()?.open_tree(name));
         }
         // A new tree would be a write, but one that is there can be had after writes have stopped.
         self.fence.call(Access::Read, name, || {
             let db = self.db()?;
             if !db.tree_names().iter().any(|known| &**known == name.as_bytes()) {
-                return Err(sled::Error::Unsupported("the tree is not there, and writes have stopped".to_owned()));
+                return Err(sled::Error::Unsupported(
+                    "the tree is not there, and writes have stopped".to_owned(),
+                ));
             }
             db.open_tree(name)
         })
@@ -242,17 +260,29 @@ impl Shared {
 
     /// Several keys, or a check of one and a write of another: a transaction over the trees concerned.
     fn transact(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let names: BTreeSet<&str> =
-            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
+        let names: BTreeSet<&str> = checks
+            .iter()
+            .map(|c| c.tree.as_str())
+            .chain(writes.iter().map(|w| w.tree.as_str()))
+            .collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let trees = names.iter().map(|name| self.tree(name)).collect::<EngineResult<Vec<_>>>()?;
+        let trees = names
+            .iter()
+            .map(|name| self.tree(name))
+            .collect::<EngineResult<Vec<_>>>()?;
 
         let writing = std::cell::Cell::new(false);
         let absent = || sled::Error::Unsupported("a tree of the transaction is missing".to_owned());
         let place = names.first().copied().unwrap_or_default();
         let done = self.fence.call(Access::Write, place, || {
             let transaction = trees.as_slice().transaction(|views| {
-                let view = |name: &str| names.binary_search(&name).ok().and_then(|at| views.get(at)).ok_or_else(absent);
+                let view = |name: &str| {
+                    names
+                        .binary_search(&name)
+                        .ok()
+                        .and_then(|at| views.get(at))
+                        .ok_or_else(absent)
+                };
                 for check in checks {
                     let found = view(&check.tree)?.get(&check.key)?;
                     if found.as_deref() != check.expected.as_deref() {
@@ -291,12 +321,21 @@ impl Engine for SledEngine {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         let tree = self.shared.tree(name)?;
-        Ok(Arc::new(SledTree { tree, name: name.to_owned(), shared: self.shared.clone() }))
+        Ok(Arc::new(SledTree {
+            tree,
+            name: name.to_owned(),
+            shared: self.shared.clone(),
+        }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
-        let names = self.shared.fence.call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
-        let names = names.iter().map(|name| String::from_utf8_lossy(name).into_owned());
+        let names = self
+            .shared
+            .fence
+            .call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
+        let names = names
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned());
         Ok(names.filter(|name| name != DEFAULT_TREE).collect())
     }
 
@@ -334,23 +373,24 @@ impl Engine for SledEngine {
                 true
             }
             ([check], []) => one(&check.tree)?.get(&check.key)?.as_deref() == check.expected.as_deref(),
-            ([check], [write]) if check.tree == write.tree && check.key == write.key => {
-                one(&write.tree)?.compare_and_swap(
-                    &write.key,
-                    check.expected.as_deref(),
-                    write.value.as_deref(),
-                )?
-            }
+            ([check], [write]) if check.tree == write.tree && check.key == write.key => one(&write.tree)?
+                .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
             _ => return self.shared.transact(checks, writes),
         };
-        Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })
+        Ok(if swapped {
+            Outcome::Applied
+        } else {
+            Outcome::Conflict
+        })
     }
 
     /// Durable means: `fdatasync` has returned, for the log and for every blob. Cost: sled's own write of its buffer,
     /// and those.
     fn flush(&self) -> EngineResult<()> {
         let shared = &self.shared;
-        shared.fence.call(Access::Write, "", || shared.db()?.flush().map(drop))?;
+        shared
+            .fence
+            .call(Access::Write, "", || shared.db()?.flush().map(drop))?;
         shared.fence.check(Access::Write)?;
         shared.files.sync().map_err(|e| {
             // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
@@ -372,7 +412,10 @@ impl Engine for SledEngine {
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {
-        self.shared.files.bytes().map_err(|e| EngineError::io("size of the files", e))
+        self.shared
+            .files
+            .bytes()
+            .map_err(|e| EngineError::io("size of the files", e))
     }
 }
 
@@ -386,10 +429,12 @@ impl Drop for Shared {
             Ending::Plain => close(),
             Ending::Wary => {
                 let (done, closed) = mpsc::channel();
-                let closing = std::thread::Builder::new().name("exuvia-sled-close".to_owned()).spawn(move || {
-                    close();
-                    let _nobody_may_be_waiting = done.send(());
-                });
+                let closing = std::thread::Builder::new()
+                    .name("exuvia-sled-close".to_owned())
+                    .spawn(move || {
+                        close();
+                        let _nobody_may_be_waiting = done.send(());
+                    });
                 if closing.is_ok() {
                     let _in_time_or_not = closed.recv_timeout(CLOSE_WAIT);
                 }

@@ -33,7 +33,12 @@ pub(super) struct Fence {
 
 impl Fence {
     pub(super) fn new(config: sled::Config) -> Self {
-        Self { state: AtomicU8::new(0), reason: OnceLock::new(), torn: AtomicBool::new(false), config }
+        Self {
+            state: AtomicU8::new(0),
+            reason: OnceLock::new(),
+            torn: AtomicBool::new(false),
+            config,
+        }
     }
 
     /// Every call into sled. `tree` is only looked at after a failure.
@@ -57,7 +62,11 @@ impl Fence {
 
     /// For the calls of ours that go around sled to its files.
     pub(super) fn check(&self, access: Access) -> EngineResult<()> {
-        if self.state.load(Ordering::Relaxed) >= access as u8 { Err(self.refusal()) } else { Ok(()) }
+        if self.state.load(Ordering::Relaxed) >= access as u8 {
+            Err(self.refusal())
+        } else {
+            Ok(())
+        }
     }
 
     /// The engine is done for, for a reason that sled does not know of.
@@ -99,7 +108,9 @@ impl Fence {
         // a log buffer with a writer that never leaves it (it does when a blob file cannot be written), and then
         // any later wait for that buffer, in a read of an evicted page too, is for ever.
         let stopped = match (&error, access) {
-            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => Some(WRITES_STOPPED),
+            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => {
+                Some(WRITES_STOPPED)
+            }
             (sled::Error::Io(_), Access::Write) | (sled::Error::ReportableBug(_), _) => Some(ALL_STOPPED),
             _ => None,
         };
@@ -136,7 +147,11 @@ pub(super) enum Ending {
 }
 
 fn place(tree: &str) -> String {
-    if tree.is_empty() { "sled".to_owned() } else { format!("sled, tree \"{tree}\"") }
+    if tree.is_empty() {
+        "sled".to_owned()
+    } else {
+        format!("sled, tree \"{tree}\"")
+    }
 }
 
 /// sled's error as ours.
@@ -144,28 +159,38 @@ pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
     use std::io::ErrorKind::{InvalidData, Other, UnexpectedEof};
     match error {
         sled::Error::Io(e) if e.kind() == Other && e.to_string().contains("could not acquire lock") => {
-            EngineError::new(EngineErrorKind::Locked, "the directory is open in another process or handle")
+            EngineError::new(
+                EngineErrorKind::Locked,
+                "the directory is open in another process or handle",
+            )
         }
         // A file that is shorter than its own log says.
-        sled::Error::Io(e) if matches!(e.kind(), UnexpectedEof | InvalidData) => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: a file is shorter than it should be: {e}"))
-        }
+        sled::Error::Io(e) if matches!(e.kind(), UnexpectedEof | InvalidData) => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: a file is shorter than it should be: {e}"),
+        ),
         sled::Error::Io(e) => EngineError::io(place, e),
         // sled's own text has a debug dump of an empty backtrace in it.
-        sled::Error::Corruption { at: Some(at), .. } => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file at {at:?}"))
-        }
-        sled::Error::Corruption { at: None, .. } => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file"))
-        }
+        sled::Error::Corruption { at: Some(at), .. } => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: damaged data in the file at {at:?}"),
+        ),
+        sled::Error::Corruption { at: None, .. } => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: damaged data in the file"),
+        ),
         // Another version of sled, or a settings file that makes no sense.
-        sled::Error::Unsupported(what) => EngineError::new(EngineErrorKind::Corrupt, format!("{place}: {what}")),
-        sled::Error::ReportableBug(what) => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: an internal failure: {what}"))
+        sled::Error::Unsupported(what) => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: {what}"))
         }
-        sled::Error::CollectionNotFound(_) => {
-            EngineError::new(EngineErrorKind::Io, format!("{place}: the tree was dropped; open it again"))
-        }
+        sled::Error::ReportableBug(what) => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: an internal failure: {what}"),
+        ),
+        sled::Error::CollectionNotFound(_) => EngineError::new(
+            EngineErrorKind::Io,
+            format!("{place}: the tree was dropped; open it again"),
+        ),
     }
 }
 
@@ -178,5 +203,8 @@ pub(super) fn from_panic(place: &str, panic: &(dyn Any + Send)) -> EngineError {
         .unwrap_or("no message");
     // Some of sled's messages print a whole page.
     let said: String = said.chars().take(300).collect();
-    EngineError::new(EngineErrorKind::Corrupt, format!("{place}: the files are damaged; sled panicked: {said}"))
+    EngineError::new(
+        EngineErrorKind::Corrupt,
+        format!("{place}: the files are damaged; sled panicked: {said}"),
+    )
 }

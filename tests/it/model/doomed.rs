@@ -34,16 +34,15 @@ fn alive(left: &AtomicI64, cost: i64) -> EngineResult<()> {
 
 impl Doomed {
     pub fn new(inner: MemoryEngine) -> Self {
-        Self { inner, left: Arc::new(AtomicI64::new(IMMORTAL)) }
+        Self {
+            inner,
+            left: Arc::new(AtomicI64::new(IMMORTAL)),
+        }
     }
 
     /// Dies after so many more writes.
     pub fn doom(&self, writes: u8) {
         self.left.store(i64::from(writes) + 1, Ordering::SeqCst);
-    }
-
-    pub fn is_doomed(&self) -> bool {
-        self.left.load(Ordering::SeqCst) < IMMORTAL / 2
     }
 
     pub fn is_dead(&self) -> bool {
@@ -90,7 +89,10 @@ impl Engine for Doomed {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         alive(&self.left, 0)?;
-        Ok(Arc::new(DoomedTree { inner: self.inner.tree(name)?, left: Arc::clone(&self.left) }))
+        Ok(Arc::new(DoomedTree {
+            inner: self.inner.tree(name)?,
+            left: Arc::clone(&self.left),
+        }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
+#[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,11 @@ trait Scanned {
 
 impl<V: Plain> Scanned for exuvia::Scan<Key, V> {
     fn next(&mut self, back: bool) -> Option<Result<(Key, Row)>> {
-        let next = if back { self.next_back() } else { Iterator::next(self) };
+        let next = if back {
+            self.next_back()
+        } else {
+            Iterator::next(self)
+        };
         next.map(|item| item.map(|(key, record)| (key, record.row())))
     }
 }
@@ -104,7 +109,7 @@ pub fn answer(read: &Result<Option<Row>>) -> Answer {
 #[derive(Clone)]
 pub enum Medium {
     Memory(Doomed),
-    #[cfg_attr(not(feature = "sled"), expect(dead_code))]
+    #[cfg(feature = "sled")]
     Directory(PathBuf),
 }
 
@@ -121,18 +126,30 @@ impl Opened {
         let durability = if setup.every_write {
             Durability::EveryWrite
         } else {
-            Durability::Buffered { interval: Duration::from_secs(3600) }
+            // In memory everything is lost that was not asked for; on a disk a flush may come at any moment.
+            let seconds = if matches!(medium, Medium::Memory(_)) {
+                3600.0
+            } else {
+                0.002
+            };
+            Durability::Buffered {
+                interval: Duration::from_secs_f64(seconds),
+            }
         };
-        let options =
-            Store::options().durability(durability).budget(Budget::unlimited()).free_bytes_min(0);
+        let options = Store::options()
+            .durability(durability)
+            .budget(Budget::unlimited())
+            .free_bytes_min(0);
         let store = match medium {
             Medium::Memory(engine) => options.open_in(Arc::new(engine.clone())),
             #[cfg(feature = "sled")]
             Medium::Directory(path) => options.cache_bytes(16 << 20).open(path),
-            #[cfg(not(feature = "sled"))]
-            Medium::Directory(_) => unreachable!(),
         };
-        Ok(Opened { store: store?, handles: HashMap::new(), code: [0; 2] })
+        Ok(Opened {
+            store: store?,
+            handles: HashMap::new(),
+            code: [0; 2],
+        })
     }
 
     fn handle(&mut self, table: usize, view: u32) -> Result<Arc<dyn Handle>> {
@@ -156,25 +173,36 @@ impl Opened {
     /// Makes a write or a verb.
     pub fn make(&mut self, op: &Op) -> Result<()> {
         match op {
-            Op::Put { table, key, view, row } => self.handle(*table, *view)?.put(*key, *row),
+            Op::Put {
+                table,
+                key,
+                view,
+                row,
+            } => self.handle(*table, *view)?.put(*key, *row),
             Op::Remove { table, key, view } => self.handle(*table, *view)?.remove(*key),
-            Op::Begin { index, tables, one_way } => {
+            Op::Begin {
+                index,
+                tables,
+                one_way,
+            } => {
                 let mut handles = Vec::new();
                 for (table, to) in tables {
                     handles.push(self.handle(*table, *to)?);
                 }
                 let plan = self.store.migration(&migration_name(*index)).paused();
                 let plan = if *one_way { plan.one_way() } else { plan };
-                handles.iter().fold(plan, |plan, handle| handle.plan(plan)).begin().map(drop)
+                handles
+                    .iter()
+                    .fold(plan, |plan, handle| handle.plan(plan))
+                    .begin()
+                    .map(drop)
             }
             Op::Rollback { index, fenced: false } => self.migration(*index)?.rollback(),
             Op::Rollback { index, fenced: true } => self.migration(*index)?.rollback_fenced(),
             Op::Resume { index } => self.migration(*index)?.resume(),
             Op::Restart { index } => self.migration(*index)?.restart(),
             Op::Contract { index, .. } => self.migration(*index)?.contract()?.execute(),
-            Op::Abandon { index, keep } => {
-                self.migration(*index)?.abandon(Op::writes(*keep))?.execute()
-            }
+            Op::Abandon { index, keep } => self.migration(*index)?.abandon(Op::writes(*keep))?.execute(),
             Op::Flush => self.store.flush(),
             _ => unreachable!("{op:?}"),
         }
@@ -210,13 +238,19 @@ pub fn see(opened: &mut Opened, keys: Key) -> Seen {
     }
     let ledger = opened.store.ledger().expect("the ledger's chain holds");
     let ledger = ledger.into_iter().map(|entry| (entry.what, entry.subject));
-    let ledger = ledger.filter(|(what, _)| !UNTIMED.contains(&what.as_str())).collect();
+    let ledger = ledger
+        .filter(|(what, _)| !UNTIMED.contains(&what.as_str()))
+        .collect();
     let mut frames = Vec::new();
     while let Ok(migration) = opened.migration(frames.len()) {
         let status = migration.status().expect("a status");
         frames.push((status.phase, status.one_way, status.fenced));
     }
-    Seen { answers, ledger, frames }
+    Seen {
+        answers,
+        ledger,
+        frames,
+    }
 }
 
 fn is_phase(phase: Phase, found: Found) -> bool {
@@ -231,19 +265,32 @@ fn is_phase(phase: Phase, found: Found) -> bool {
 impl Seen {
     /// What does not fit, if anything; narrows the world otherwise.
     pub fn fit(&self, world: &mut World) -> Option<String> {
-        let ledger: Vec<(&str, &str)> =
-            self.ledger.iter().map(|(what, subject)| (what.as_str(), subject.as_str())).collect();
-        let expected: Vec<(&str, &str)> =
-            world.ledger.iter().map(|(what, subject)| (*what, subject.as_str())).collect();
+        let ledger: Vec<(&str, &str)> = self
+            .ledger
+            .iter()
+            .map(|(what, subject)| (what.as_str(), subject.as_str()))
+            .collect();
+        let expected: Vec<(&str, &str)> = world
+            .ledger
+            .iter()
+            .map(|(what, subject)| (*what, subject.as_str()))
+            .collect();
         if ledger != expected {
             return Some(format!("the ledger is {ledger:?} and not {expected:?}"));
         }
         let same = world.migrations.len() == self.frames.len()
-            && world.migrations.iter().zip(&self.frames).all(|(m, (phase, one_way, fenced))| {
-                is_phase(m.phase, *phase) && m.one_way == *one_way && m.fenced == *fenced
-            });
+            && world
+                .migrations
+                .iter()
+                .zip(&self.frames)
+                .all(|(m, (phase, one_way, fenced))| {
+                    is_phase(m.phase, *phase) && m.one_way == *one_way && m.fenced == *fenced
+                });
         if !same {
-            return Some(format!("the migrations are {:?} and not {:?}", self.frames, world.migrations));
+            return Some(format!(
+                "the migrations are {:?} and not {:?}",
+                self.frames, world.migrations
+            ));
         }
         let mut answers: Vec<_> = self.answers.iter().collect();
         answers.sort_by_key(|(at, _)| **at);
@@ -269,6 +316,17 @@ pub struct Sut {
     history: Vec<World>,
     /// What survives the death that is coming.
     doom: (u8, Option<u64>),
+    /// What became of the last operation.
+    pub outcome: Outcome,
+}
+
+/// What became of an operation, as far as another process has to be told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// It was made, and not refused.
+    pub made: bool,
+    /// The backfill said that it was complete.
+    pub complete: bool,
 }
 
 impl Sut {
@@ -281,11 +339,42 @@ impl Sut {
         let history = vec![world.clone()];
         let setup = setup.clone();
         let fill = setup.fill.clone();
-        let mut sut = Sut { setup, medium, opened: Some(opened), world, history, doom: (0, None) };
+        let outcome = Outcome::default();
+        let mut sut = Sut {
+            setup,
+            medium,
+            opened: Some(opened),
+            world,
+            history,
+            doom: (0, None),
+            outcome,
+        };
         for (table, key, a, b, c) in fill {
             let view = sut.setup.versions[table];
-            sut.apply(&Op::Put { table, key, view, row: op::row(table, view, [a, b, c]) });
+            sut.apply(&Op::Put {
+                table,
+                key,
+                view,
+                row: op::row(table, view, [a, b, c]),
+            });
         }
+        sut
+    }
+
+    /// The store that another process left when it died, which has to be one of the candidates.
+    pub fn found(setup: &Setup, medium: Medium, candidates: Vec<World>) -> Self {
+        let world = World::new(setup.versions);
+        let (setup, outcome) = (setup.clone(), Outcome::default());
+        let mut sut = Sut {
+            setup,
+            medium,
+            opened: None,
+            world,
+            history: Vec::new(),
+            doom: (0, None),
+            outcome,
+        };
+        sut.come_back(candidates, false);
         sut
     }
 
@@ -294,7 +383,10 @@ impl Sut {
     }
 
     pub fn apply(&mut self, op: &Op) {
-        let Some(op) = op::clip(op.clone(), &self.world) else { return };
+        self.outcome = Outcome::default();
+        let Some(op) = op::clip(op.clone(), &self.world) else {
+            return;
+        };
         match &op {
             Op::Get { table, key, view } => {
                 let read = self.opened().get(*table, *key, *view);
@@ -304,8 +396,19 @@ impl Sut {
                 self.expect_read(*table, *key, *view, &read);
             }
             Op::Len { table, view } => self.len(*table, *view),
-            Op::Scan { table, view, from, to, inclusive, ends } => {
-                let to = if *inclusive { Bound::Included(*to) } else { Bound::Excluded(*to) };
+            Op::Scan {
+                table,
+                view,
+                from,
+                to,
+                inclusive,
+                ends,
+            } => {
+                let to = if *inclusive {
+                    Bound::Included(*to)
+                } else {
+                    Bound::Excluded(*to)
+                };
                 self.scan(*table, *view, (Bound::Included(*from), to), ends);
             }
             Op::Step { index, records } => self.step(*index, *records, false),
@@ -315,6 +418,7 @@ impl Sut {
             Op::Crash { share, any } => self.crash(*share, *any, Vec::new()),
             Op::Doom { writes, share, any } => {
                 self.doom = (*share, *any);
+                #[cfg_attr(not(feature = "sled"), expect(irrefutable_let_patterns))]
                 if let Medium::Memory(engine) = &self.medium {
                     engine.doom(*writes);
                 }
@@ -333,15 +437,28 @@ impl Sut {
         let made = self.opened().make(op);
         let code = self.opened().code;
         let plan_in = |world: &World| match op {
-            Op::Put { table, key, view, row } => world.put(*table, *key, *view, *row),
+            Op::Put {
+                table,
+                key,
+                view,
+                row,
+            } => world.put(*table, *key, *view, *row),
             Op::Remove { table, key, view } => world.remove(*table, *key, *view),
-            Op::Begin { index, tables, one_way } => world.begin(*index, tables, *one_way),
+            Op::Begin {
+                index,
+                tables,
+                one_way,
+            } => world.begin(*index, tables, *one_way),
             Op::Rollback { index, fenced } => world.rollback(*index, *fenced),
             Op::Resume { index } => world.resume(*index),
             Op::Restart { index } => world.restart(*index),
             Op::Contract { index, .. } => world.contract(*index, code),
             Op::Abandon { index, keep } => world.abandon(*index, *keep),
-            Op::Flush => Plan { refusals: Vec::new(), after: Some(world.clone()), between: Vec::new() },
+            Op::Flush => Plan {
+                refusals: Vec::new(),
+                after: Some(world.clone()),
+                between: Vec::new(),
+            },
             _ => unreachable!("{op:?}"),
         };
         let plan = plan_in(&self.world);
@@ -350,6 +467,7 @@ impl Sut {
         }
         match (made, plan.after) {
             (Ok(()), Some(after)) => {
+                self.outcome.made = true;
                 self.world = after;
                 let durable = self.setup.every_write || !matches!(op, Op::Put { .. } | Op::Remove { .. });
                 self.remember(durable);
@@ -372,9 +490,15 @@ impl Sut {
     /// What a verb that is under way may come to. If any selection of writes may be lost, its own may be kept and
     /// those before it be lost.
     fn in_flight(&self, plan: impl Fn(&World) -> Plan) -> Vec<World> {
-        let past = if self.doom.1.is_some() { self.history.as_slice() } else { &[] };
+        let past = if self.doom.1.is_some() {
+            self.history.as_slice()
+        } else {
+            &[]
+        };
         let plans = past.iter().chain([&self.world]).map(plan);
-        plans.flat_map(|plan| plan.after.into_iter().chain(plan.between)).collect()
+        plans
+            .flat_map(|plan| plan.after.into_iter().chain(plan.between))
+            .collect()
     }
 
     fn remember(&mut self, durable: bool) {
@@ -387,7 +511,11 @@ impl Sut {
     fn expect_read(&mut self, table: usize, key: Key, view: u32, read: &Result<Option<Row>>) {
         let expected = self.world.read(table, key, view);
         let fits = self.world.narrow(table, key, view, &answer(read));
-        assert!(fits, "table {}, key {key}, view {view}: {read:?} and not {expected:?}", TABLES[table]);
+        assert!(
+            fits,
+            "table {}, key {key}, view {view}: {read:?} and not {expected:?}",
+            TABLES[table]
+        );
     }
 
     fn len(&mut self, table: usize, view: u32) {
@@ -412,8 +540,9 @@ impl Sut {
             }
         });
         let absent = [Answer::Absent];
-        let mut left: std::collections::VecDeque<Key> =
-            keys.filter(|key| self.world.read(table, *key, view) != absent).collect();
+        let mut left: std::collections::VecDeque<Key> = keys
+            .filter(|key| self.world.read(table, *key, view) != absent)
+            .collect();
         let mut scan = match self.opened().handle(table, view) {
             Ok(handle) => handle.scan(range),
             Err(e) => {
@@ -438,7 +567,10 @@ impl Sut {
             let key = if back { left.pop_back() } else { left.pop_front() };
             match (next, key) {
                 (Some(Ok((found, row))), Some(key)) => {
-                    assert_eq!(found, key, "the scan's next key (view {view}, back {back}, turn {turn})");
+                    assert_eq!(
+                        found, key,
+                        "the scan's next key (view {view}, back {back}, turn {turn})"
+                    );
                     self.expect_read(table, key, view, &Ok(Some(row)));
                 }
                 (Some(Err(e)), key) => {
@@ -450,7 +582,10 @@ impl Sut {
                     let mut met = left.iter().filter(|at| mixed || Some(**at) == key);
                     let known = met.any(|at| self.world.read(table, *at, view).contains(&refused));
                     assert!(known || retired, "the scan ended with {e}");
-                    assert!(scan.next(back).is_none() && scan.next(!back).is_none(), "an error is the last item");
+                    assert!(
+                        scan.next(back).is_none() && scan.next(!back).is_none(),
+                        "an error is the last item"
+                    );
                     return;
                 }
                 (None, None) => {
@@ -467,7 +602,9 @@ impl Sut {
         for round in 0.. {
             assert!(round < 2000, "the backfill does not end");
             let opened = self.opened();
-            let stepped = opened.migration(index).and_then(|migration| migration.step(records));
+            let stepped = opened
+                .migration(index)
+                .and_then(|migration| migration.step(records));
             let code = opened.code;
             let refused = self.world.step_refused(index, code);
             let before = self.world.migrations[index].clone();
@@ -487,8 +624,13 @@ impl Sut {
             assert!(!refused, "step had to be refused");
             let complete = status.phase == Found::Complete;
             let early = before.copied == Sure::No && before.stepped + records < before.to_copy;
-            assert!(!complete || !early, "complete after {} records: {status:?}", before.stepped + records);
+            assert!(
+                !complete || !early,
+                "complete after {} records: {status:?}",
+                before.stepped + records
+            );
             self.world.stepped(index, 0, complete);
+            self.outcome = Outcome { made: true, complete };
             if complete {
                 self.nothing_is_behind(index);
             }
@@ -500,11 +642,18 @@ impl Sut {
 
     /// What `complete` claims.
     fn nothing_is_behind(&mut self, index: usize) {
-        for inventory in self.opened().store.inventory().expect("an inventory") {
+        let inventories = self.opened().store.inventory();
+        if self.died(Vec::new()) {
+            return;
+        }
+        for inventory in inventories.expect("an inventory") {
             let steps = self.world.migrations[index].steps.iter();
             for step in steps.filter(|step| !step.light && TABLES[step.table] == inventory.table) {
                 let behind: u64 = inventory.records.range(..step.to).map(|(_, count)| count).sum();
-                assert!(behind <= inventory.quarantined, "complete, and left behind: {inventory:?}");
+                assert!(
+                    behind <= inventory.quarantined,
+                    "complete, and left behind: {inventory:?}"
+                );
             }
         }
     }
@@ -512,7 +661,10 @@ impl Sut {
     /// The background worker, from unpause to pause.
     fn background(&mut self, index: usize) {
         let start = self.world.pause(index, false);
-        let made = self.opened().migration(index).and_then(|migration| migration.unpause());
+        let made = self
+            .opened()
+            .migration(index)
+            .and_then(|migration| migration.unpause());
         if self.died(self.in_flight(|world| world.pause(index, false))) {
             return;
         }
@@ -530,15 +682,23 @@ impl Sut {
         if self.died(Vec::new()) {
             return;
         }
-        assert_eq!(waited.is_err(), self.world.step_refused(index, code), "{waited:?}");
+        assert_eq!(
+            waited.is_err(),
+            self.world.step_refused(index, code),
+            "{waited:?}"
+        );
         let complete = waited.is_ok();
         let stop = self.world.pause(index, true);
-        let made = self.opened().migration(index).and_then(|migration| migration.pause());
+        let made = self
+            .opened()
+            .migration(index)
+            .and_then(|migration| migration.pause());
         if self.died(self.in_flight(|world| world.pause(index, true))) {
             return;
         }
         made.expect("pause");
         self.world = stop.after.expect("open");
+        self.outcome = Outcome { made: true, complete };
         if complete {
             self.world.stepped(index, usize::MAX, true);
             self.nothing_is_behind(index);
@@ -564,7 +724,10 @@ impl Sut {
 
     /// Whether the death that was announced has come; then the power is off too, and the store comes back.
     fn died(&mut self, in_flight: Vec<World>) -> bool {
-        let Medium::Memory(engine) = &self.medium else { return false };
+        #[cfg_attr(not(feature = "sled"), expect(irrefutable_let_patterns))]
+        let Medium::Memory(engine) = &self.medium else {
+            return false;
+        };
         if !engine.is_dead() {
             return false;
         }
@@ -575,7 +738,10 @@ impl Sut {
 
     /// The store as a loss of power leaves it, against all that it may be.
     fn crash(&mut self, share: u8, any: Option<u64>, in_flight: Vec<World>) {
-        let Medium::Memory(engine) = self.medium.clone() else { return };
+        #[cfg_attr(not(feature = "sled"), expect(irrefutable_let_patterns))]
+        let Medium::Memory(engine) = self.medium.clone() else {
+            return;
+        };
         engine.kill();
         self.opened = None;
         let unflushed = engine.inner.unflushed();
@@ -590,7 +756,9 @@ impl Sut {
         // How far the backfill has come is no part of what is lost and found: only what is sure stays so.
         for (index, migration) in self.world.migrations.iter().enumerate() {
             if migration.copied != Sure::No {
-                let past = candidates.iter_mut().filter_map(|world| world.migrations.get_mut(index));
+                let past = candidates
+                    .iter_mut()
+                    .filter_map(|world| world.migrations.get_mut(index));
                 past.for_each(|migration| migration.copied = Sure::Perhaps);
             }
         }
@@ -605,7 +773,9 @@ impl Sut {
         let mut opened = Opened::open(&self.medium, &self.setup).expect("a store opens after a crash");
         // A fold goes on by itself.
         for index in 0.. {
-            let Ok(migration) = opened.migration(index) else { break };
+            let Ok(migration) = opened.migration(index) else {
+                break;
+            };
             if migration.status().expect("a status").phase == Found::Folding {
                 migration.wait().expect("a fold that goes on");
             }
@@ -621,7 +791,10 @@ impl Sut {
             }
         }
         let Some(mut world) = fitting.pop() else {
-            panic!("after a crash the store is none of what it may be:\n{}", why.join("\n"));
+            panic!(
+                "after a crash the store is none of what it may be:\n{}",
+                why.join("\n")
+            );
         };
         fitting.iter().for_each(|other| world.join(other));
         self.world = world;

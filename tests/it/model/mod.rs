@@ -2,6 +2,8 @@
 mod doomed;
 mod machine;
 mod op;
+#[cfg(feature = "sled")]
+mod process;
 mod records;
 mod reference;
 
@@ -26,8 +28,12 @@ fn cases(default: u32) -> u32 {
 fn run<const CRASHES: bool>(default: u32) {
     let seed = seed();
     let cases = cases(default);
-    let config =
-        Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    };
     let strategy = Machine::<CRASHES>::sequential_strategy(1..80);
     let result = quietly(|| {
         runner(config, seed).run(&strategy, |(drawn, ops, seen)| {
@@ -44,14 +50,19 @@ fn run<const CRASHES: bool>(default: u32) {
         Err(TestError::Fail(reason, (drawn, ops, _))) => {
             let ops: Vec<String> = ops.iter().map(|op| format!("        {op:?},\n")).collect();
             let ops = ops.concat();
-            panic!("seed {seed}: {reason}\n    let setup = {:?};\n    let ops = [\n{ops}    ];", drawn.setup);
+            panic!(
+                "seed {seed}: {reason}\n    let setup = {:?};\n    let ops = [\n{ops}    ];",
+                drawn.setup
+            );
         }
         Err(other) => panic!("seed {seed}: {other}"),
     }
 }
 
 fn runner(config: Config, seed: u64) -> TestRunner {
-    let bytes: Vec<u8> = (0..4).flat_map(|part| machine::mix(seed ^ part).to_le_bytes()).collect();
+    let bytes: Vec<u8> = (0..4)
+        .flat_map(|part| machine::mix(seed ^ part).to_le_bytes())
+        .collect();
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
 }
 

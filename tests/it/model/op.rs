@@ -17,32 +17,87 @@ pub enum Ends {
 
 #[derive(Debug, Clone)]
 pub enum Op {
-    Put { table: usize, key: Key, view: u32, row: Row },
-    Remove { table: usize, key: Key, view: u32 },
-    Get { table: usize, key: Key, view: u32 },
-    Scan { table: usize, view: u32, from: Key, to: Key, inclusive: bool, ends: Ends },
-    Len { table: usize, view: u32 },
+    Put {
+        table: usize,
+        key: Key,
+        view: u32,
+        row: Row,
+    },
+    Remove {
+        table: usize,
+        key: Key,
+        view: u32,
+    },
+    Get {
+        table: usize,
+        key: Key,
+        view: u32,
+    },
+    Scan {
+        table: usize,
+        view: u32,
+        from: Key,
+        to: Key,
+        inclusive: bool,
+        ends: Ends,
+    },
+    Len {
+        table: usize,
+        view: u32,
+    },
     /// Under the name of this index: one that was used before has to be refused.
-    Begin { index: usize, tables: Vec<(usize, u32)>, one_way: bool },
-    Step { index: usize, records: usize },
+    Begin {
+        index: usize,
+        tables: Vec<(usize, u32)>,
+        one_way: bool,
+    },
+    Step {
+        index: usize,
+        records: usize,
+    },
     /// Steps until the backfill is complete.
-    Finish { index: usize, records: usize },
+    Finish {
+        index: usize,
+        records: usize,
+    },
     /// Lets the background worker run until the backfill is complete.
-    Background { index: usize },
-    Rollback { index: usize, fenced: bool },
-    Resume { index: usize },
-    Restart { index: usize },
+    Background {
+        index: usize,
+    },
+    Rollback {
+        index: usize,
+        fenced: bool,
+    },
+    Resume {
+        index: usize,
+    },
+    Restart {
+        index: usize,
+    },
     /// With or without opening handles with the new code first.
-    Contract { index: usize, code: bool },
-    Abandon { index: usize, keep: bool },
+    Contract {
+        index: usize,
+        code: bool,
+    },
+    Abandon {
+        index: usize,
+        keep: bool,
+    },
     Flush,
     /// Every handle is dropped, the store opened again.
     Reopen,
     /// A loss of power: of the unflushed writes this share of 256 survives, as a prefix or, by the seed, in any
     /// selection.
-    Crash { share: u8, any: Option<u64> },
+    Crash {
+        share: u8,
+        any: Option<u64>,
+    },
     /// The process dies at the write after so many more, and the power with it.
-    Doom { writes: u8, share: u8, any: Option<u64> },
+    Doom {
+        writes: u8,
+        share: u8,
+        any: Option<u64>,
+    },
 }
 
 impl Op {
@@ -100,7 +155,10 @@ pub fn setups() -> BoxedStrategy<Setup> {
                 versions,
                 every_write,
                 keys,
-                fill: fill.into_iter().map(|(table, key, [a, b, c])| (table, key, a, b, c)).collect(),
+                fill: fill
+                    .into_iter()
+                    .map(|(table, key, [a, b, c])| (table, key, a, b, c))
+                    .collect(),
             })
         })
         .boxed()
@@ -124,8 +182,9 @@ fn survivors() -> impl Strategy<Value = (u8, Option<u64>)> {
 }
 
 fn verbs(world: &World) -> BoxedStrategy<Op> {
-    let open: Vec<usize> =
-        (0..world.migrations.len()).filter(|i| world.tables.iter().any(|t| t.open == Some(*i))).collect();
+    let open: Vec<usize> = (0..world.migrations.len())
+        .filter(|i| world.tables.iter().any(|t| t.open == Some(*i)))
+        .collect();
     let begins: Vec<(usize, u32)> = (0..2)
         .flat_map(|table| (1..=NEWEST[table]).map(move |to| (table, to)))
         .filter(|(table, to)| world.open(*table).is_none() && *to > world.tables[*table].stored)
@@ -138,25 +197,49 @@ fn verbs(world: &World) -> BoxedStrategy<Op> {
         let begin = (tables, one_way).prop_map(move |(tables, one_way)| {
             let mut tables = tables;
             tables.dedup_by_key(|(table, _)| *table);
-            Op::Begin { index: next, tables, one_way }
+            Op::Begin {
+                index: next,
+                tables,
+                one_way,
+            }
         });
         choices.push((if open.is_empty() { 30 } else { 3 }, begin.boxed()));
     }
     for index in open {
         let records = prop_oneof![3 => 1usize..4, 1 => 4usize..60];
-        let step = records.clone().prop_map(move |records| Op::Step { index, records }).boxed();
+        let step = records
+            .clone()
+            .prop_map(move |records| Op::Step { index, records })
+            .boxed();
         let restart = Just(Op::Restart { index }).boxed();
-        let abandon = any::<bool>().prop_map(move |keep| Op::Abandon { index, keep }).boxed();
+        let abandon = any::<bool>()
+            .prop_map(move |keep| Op::Abandon { index, keep })
+            .boxed();
         let resume = Just(Op::Resume { index }).boxed();
         if world.migrations[index].phase == Phase::RolledBack {
             choices.extend([(4, resume), (4, abandon), (1, step), (1, restart)]);
         } else {
-            let finish = records.prop_map(move |records| Op::Finish { index, records }).boxed();
-            let rollback = any::<bool>().prop_map(move |fenced| Op::Rollback { index, fenced }).boxed();
-            let contract =
-                prop::bool::weighted(0.8).prop_map(move |code| Op::Contract { index, code }).boxed();
-            choices.extend([(12, step), (4, finish), (2, restart), (4, rollback), (5, contract)]);
-            choices.extend([(1, abandon), (1, resume), (1, Just(Op::Background { index }).boxed())]);
+            let finish = records
+                .prop_map(move |records| Op::Finish { index, records })
+                .boxed();
+            let rollback = any::<bool>()
+                .prop_map(move |fenced| Op::Rollback { index, fenced })
+                .boxed();
+            let contract = prop::bool::weighted(0.8)
+                .prop_map(move |code| Op::Contract { index, code })
+                .boxed();
+            choices.extend([
+                (12, step),
+                (4, finish),
+                (2, restart),
+                (4, rollback),
+                (5, contract),
+            ]);
+            choices.extend([
+                (1, abandon),
+                (1, resume),
+                (1, Just(Op::Background { index }).boxed()),
+            ]);
         }
     }
     // What mostly does not fit.
@@ -168,7 +251,11 @@ fn verbs(world: &World) -> BoxedStrategy<Op> {
             3 => Op::Contract { index, code: true },
             4 => Op::Abandon { index, keep: true },
             5 => Op::Step { index, records: 1 },
-            _ => Op::Begin { index, tables: vec![(index % 2, to)], one_way: false },
+            _ => Op::Begin {
+                index,
+                tables: vec![(index % 2, to)],
+                one_way: false,
+            },
         });
         choices.push((1, misfit.boxed()));
     }
@@ -180,8 +267,11 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
     let (world, keys) = (&state.world, state.setup.keys);
     let views = views(world);
     let key = 0..keys;
-    let ends =
-        prop_oneof![Just(Ends::Forward), Just(Ends::Backward), any::<u64>().prop_map(Ends::Both)];
+    let ends = prop_oneof![
+        Just(Ends::Forward),
+        Just(Ends::Backward),
+        any::<u64>().prop_map(Ends::Both)
+    ];
     let put = (views.clone(), key.clone(), fields()).prop_map(|((table, view), key, fields)| Op::Put {
         table,
         key,
@@ -212,7 +302,12 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
         (2, Just(Op::Reopen).boxed()),
     ];
     if crashes {
-        choices.push((2, survivors().prop_map(|(share, any)| Op::Crash { share, any }).boxed()));
+        choices.push((
+            2,
+            survivors()
+                .prop_map(|(share, any)| Op::Crash { share, any })
+                .boxed(),
+        ));
         let doom = (0u8..12, survivors()).prop_map(|(writes, (share, any))| Op::Doom { writes, share, any });
         choices.push((3, doom.boxed()));
     }
@@ -223,9 +318,18 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
 pub fn assume(world: &World, op: &Op) -> World {
     let code = NEWEST;
     let plan: Option<Plan> = match op {
-        Op::Put { table, key, view, row } => Some(world.put(*table, *key, *view, *row)),
+        Op::Put {
+            table,
+            key,
+            view,
+            row,
+        } => Some(world.put(*table, *key, *view, *row)),
         Op::Remove { table, key, view } => Some(world.remove(*table, *key, *view)),
-        Op::Begin { index, tables, one_way } => Some(world.begin(*index, tables, *one_way)),
+        Op::Begin {
+            index,
+            tables,
+            one_way,
+        } => Some(world.begin(*index, tables, *one_way)),
         Op::Rollback { index, fenced } => Some(world.rollback(*index, *fenced)),
         Op::Resume { index } => Some(world.resume(*index)),
         Op::Restart { index } => Some(world.restart(*index)),
@@ -236,7 +340,9 @@ pub fn assume(world: &World, op: &Op) -> World {
     let mut after = plan.and_then(|plan| plan.after).unwrap_or_else(|| world.clone());
     match op {
         Op::Step { index, records } => after.stepped(*index, *records, false),
-        Op::Finish { index, .. } | Op::Background { index } if world.migrations[*index].phase == Phase::Forward => {
+        Op::Finish { index, .. } | Op::Background { index }
+            if world.migrations[*index].phase == Phase::Forward =>
+        {
             after.stepped(*index, 0, true);
         }
         _ => {}
@@ -270,7 +376,12 @@ impl<const CRASHES: bool> ReferenceStateMachine for Machine<CRASHES> {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Drawn> {
-        setups().prop_map(|setup| Drawn { world: World::new(setup.versions), setup }).boxed()
+        setups()
+            .prop_map(|setup| Drawn {
+                world: World::new(setup.versions),
+                setup,
+            })
+            .boxed()
     }
 
     fn transitions(state: &Drawn) -> BoxedStrategy<Op> {

@@ -43,9 +43,22 @@ fn refuse<T>(why: &str) -> Result<T, CastError> {
 // step of the same bytes, a default merge.
 
 record!(A1 { a: u8, b: u8 });
-record!(A2 { a: u8, b: u16, extra: i16 });
-record!(A3 { a: u8, wide: u16, more: i16 });
-record!(A4 { a: u8, wide: u16, more: i16, tag: u8 });
+record!(A2 {
+    a: u8,
+    b: u16,
+    extra: i16
+});
+record!(A3 {
+    a: u8,
+    wide: u16,
+    more: i16
+});
+record!(A4 {
+    a: u8,
+    wide: u16,
+    more: i16,
+    tag: u8
+});
 
 impl Version for A1 {
     const VERSION: u32 = 1;
@@ -60,7 +73,11 @@ impl Version for A1 {
     }
 
     fn validate(&self) -> Result<(), CastError> {
-        if self.b == 8 { refuse("8 is not allowed in version 1") } else { Ok(()) }
+        if self.b == 8 {
+            refuse("8 is not allowed in version 1")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -72,7 +89,11 @@ impl Version for A2 {
         if old.a == 7 {
             return refuse("7 has no counterpart");
         }
-        Ok(A2 { a: old.a, b: u16::from(old.b) + 100, extra: -1 })
+        Ok(A2 {
+            a: old.a,
+            b: u16::from(old.b) + 100,
+            extra: -1,
+        })
     }
 
     fn downcast(&self, _last: Option<A1>) -> Result<A1, CastError> {
@@ -83,11 +104,18 @@ impl Version for A2 {
     }
 
     fn merge(old: A1, last: A2) -> Result<Option<Self>, CastError> {
-        Ok(Some(A2 { extra: last.extra, ..A2::upcast(old)? }))
+        Ok(Some(A2 {
+            extra: last.extra,
+            ..A2::upcast(old)?
+        }))
     }
 
     fn validate(&self) -> Result<(), CastError> {
-        if self.a == 8 { refuse("8 is not allowed in version 2") } else { Ok(()) }
+        if self.a == 8 {
+            refuse("8 is not allowed in version 2")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -97,11 +125,19 @@ impl Version for A3 {
     type Previous = A2;
 
     fn upcast(old: A2) -> Result<Self, CastError> {
-        Ok(A3 { a: old.a, wide: old.b, more: old.extra })
+        Ok(A3 {
+            a: old.a,
+            wide: old.b,
+            more: old.extra,
+        })
     }
 
     fn downcast(&self, _last: Option<A2>) -> Result<A2, CastError> {
-        Ok(A2 { a: self.a, b: self.wide, extra: self.more })
+        Ok(A2 {
+            a: self.a,
+            b: self.wide,
+            extra: self.more,
+        })
     }
 }
 
@@ -110,23 +146,49 @@ impl Version for A4 {
     type Previous = A3;
 
     fn upcast(old: A3) -> Result<Self, CastError> {
-        Ok(A4 { a: old.a, wide: old.wide, more: old.more, tag: 0 })
+        Ok(A4 {
+            a: old.a,
+            wide: old.wide,
+            more: old.more,
+            tag: 0,
+        })
     }
 
     fn downcast(&self, _last: Option<A3>) -> Result<A3, CastError> {
-        Ok(A3 { a: self.a, wide: self.wide, more: self.more })
+        Ok(A3 {
+            a: self.a,
+            wide: self.wide,
+            more: self.more,
+        })
     }
 
     fn validate(&self) -> Result<(), CastError> {
-        if self.tag == 4 { refuse("tag 4 is not allowed in version 4") } else { Ok(()) }
+        if self.tag == 4 {
+            refuse("tag 4 is not allowed in version 4")
+        } else {
+            Ok(())
+        }
     }
 }
 
 // Lineage B: a version that drops a field and merges by the default, then one that merges by hand.
 
-record!(B1 { a: u8, b: u8, note: u8 });
-record!(B2 { a: u8, b: u8, extra: u8 });
-record!(B3 { a: u8, b: u8, extra: u8, tag: u8 });
+record!(B1 {
+    a: u8,
+    b: u8,
+    note: u8
+});
+record!(B2 {
+    a: u8,
+    b: u8,
+    extra: u8
+});
+record!(B3 {
+    a: u8,
+    b: u8,
+    extra: u8,
+    tag: u8
+});
 
 impl Version for B1 {
     const VERSION: u32 = 1;
@@ -147,15 +209,27 @@ impl Version for B2 {
     type Previous = B1;
 
     fn upcast(old: B1) -> Result<Self, CastError> {
-        Ok(B2 { a: old.a, b: old.b, extra: 0 })
+        Ok(B2 {
+            a: old.a,
+            b: old.b,
+            extra: 0,
+        })
     }
 
     fn downcast(&self, last: Option<B1>) -> Result<B1, CastError> {
-        Ok(B1 { a: self.a, b: self.b, note: last.map_or(0, |last| last.note) })
+        Ok(B1 {
+            a: self.a,
+            b: self.b,
+            note: last.map_or(0, |last| last.note),
+        })
     }
 
     fn validate(&self) -> Result<(), CastError> {
-        if self.b == 8 { refuse("8 is not allowed in version 2") } else { Ok(()) }
+        if self.b == 8 {
+            refuse("8 is not allowed in version 2")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -167,17 +241,29 @@ impl Version for B3 {
         if old.a == 7 {
             return refuse("7 has no counterpart");
         }
-        Ok(B3 { a: old.a, b: old.b, extra: old.extra, tag: 0 })
+        Ok(B3 {
+            a: old.a,
+            b: old.b,
+            extra: old.extra,
+            tag: 0,
+        })
     }
 
     fn downcast(&self, _last: Option<B2>) -> Result<B2, CastError> {
         if self.tag == 4 || self.a == 7 {
             return refuse("version 2 cannot hold this");
         }
-        Ok(B2 { a: self.a, b: self.b, extra: self.extra })
+        Ok(B2 {
+            a: self.a,
+            b: self.b,
+            extra: self.extra,
+        })
     }
 
     fn merge(old: B2, last: B3) -> Result<Option<Self>, CastError> {
-        Ok(Some(B3 { tag: last.tag, ..B3::upcast(old)? }))
+        Ok(Some(B3 {
+            tag: last.tag,
+            ..B3::upcast(old)?
+        }))
     }
 }

@@ -67,7 +67,9 @@ fn down_once(table: usize, from: u32, [a, b, c, d]: Row, note: i32) -> Option<Ro
 
 fn down(table: usize, from: u32, to: u32, row: Row, last: Option<Row>) -> Option<Row> {
     let note = last.map_or(0, |last| last[2]);
-    (to + 1..=from).rev().try_fold(row, |row, version| down_once(table, version, row, note))
+    (to + 1..=from)
+        .rev()
+        .try_fold(row, |row, version| down_once(table, version, row, note))
 }
 
 fn drops(table: usize, view: u32, target: u32) -> bool {
@@ -96,7 +98,11 @@ fn merge(table: usize, from: u32, to: u32, old: Row, last: Row) -> Option<Row> {
         (0, 2) => Some([upcast[0], upcast[1], last[2], 0]),
         (1, 3) => Some([upcast[0], upcast[1], upcast[2], last[3]]),
         // The default, and the same bytes.
-        _ => Some(if down_once(table, to, last, below[2])? == below { last } else { upcast }),
+        _ => Some(if down_once(table, to, last, below[2])? == below {
+            last
+        } else {
+            upcast
+        }),
     }
 }
 
@@ -192,8 +198,15 @@ impl World {
             over: BTreeMap::new(),
             open: None,
         };
-        let ledger = TABLES.iter().map(|name| ("create table", (*name).to_owned())).collect();
-        World { tables: versions.map(table), migrations: Vec::new(), ledger }
+        let ledger = TABLES
+            .iter()
+            .map(|name| ("create table", (*name).to_owned()))
+            .collect();
+        World {
+            tables: versions.map(table),
+            migrations: Vec::new(),
+            ledger,
+        }
     }
 
     /// The open migration of a table, with its step; `None` also for one that rewrites nothing.
@@ -204,7 +217,10 @@ impl World {
 
     pub fn open(&self, table: usize) -> Option<(&Migration, &Step)> {
         let migration = &self.migrations[self.tables[table].open?];
-        Some((migration, migration.steps.iter().find(|step| step.table == table)?))
+        Some((
+            migration,
+            migration.steps.iter().find(|step| step.table == table)?,
+        ))
     }
 
     pub fn keys(&self, table: usize) -> Vec<Key> {
@@ -219,7 +235,9 @@ impl World {
         let table = &self.tables[table];
         let base = table.base.get(&key).cloned().unwrap_or_else(|| vec![None]);
         let over = table.over.get(&key).cloned().unwrap_or_else(|| vec![Over::Base]);
-        over.iter().flat_map(|over| base.iter().map(|base| (*over, *base))).collect()
+        over.iter()
+            .flat_map(|over| base.iter().map(|base| (*over, *base)))
+            .collect()
     }
 
     fn set_cells(&mut self, table: usize, key: Key, cells: &[Cell]) {
@@ -276,7 +294,10 @@ impl World {
         };
         match brought {
             Some(row) => found(up(table, to, view, row)),
-            None => vec![Answer::Refused(Refusal::Cast), Answer::Refused(Refusal::Quarantined)],
+            None => vec![
+                Answer::Refused(Refusal::Cast),
+                Answer::Refused(Refusal::Quarantined),
+            ],
         }
     }
 
@@ -353,7 +374,11 @@ impl World {
             return Ok(());
         }
         let row = down(table, view, active, row, last).ok_or(Refusal::Cast)?;
-        if is_valid(table, active, row) { Ok(()) } else { Err(Refusal::Cast) }
+        if is_valid(table, active, row) {
+            Ok(())
+        } else {
+            Err(Refusal::Cast)
+        }
     }
 
     /// A newer record that `version` can hold without a loss.
@@ -406,7 +431,10 @@ impl World {
             // The backfill may have passed since, and then this is the last new form.
             kept.extend(self.brought_forward(table, step, over, old).map(Some));
         }
-        Ok(kept.into_iter().map(|last| (Over::From { old: row, last }, base)).collect())
+        Ok(kept
+            .into_iter()
+            .map(|last| (Over::From { old: row, last }, base))
+            .collect())
     }
 
     /// A put: what it may be refused with, and the world after it if it may be made.
@@ -423,7 +451,11 @@ impl World {
             after.set_cells(table, key, &cells);
             after
         });
-        Plan { refusals, after, between: Vec::new() }
+        Plan {
+            refusals,
+            after,
+            between: Vec::new(),
+        }
     }
 
     pub fn remove(&self, table: usize, key: Key, view: u32) -> Plan {
@@ -432,7 +464,11 @@ impl World {
         }
         let mut after = self.clone();
         let cells: Vec<Cell> = match self.rewriting(table) {
-            Some(_) => self.cells(table, key).iter().map(|(_, base)| (Over::Removed, *base)).collect(),
+            Some(_) => self
+                .cells(table, key)
+                .iter()
+                .map(|(_, base)| (Over::Removed, *base))
+                .collect(),
             None => vec![(Over::Base, None)],
         };
         after.set_cells(table, key, &cells);
@@ -444,7 +480,8 @@ impl World {
         if tables.iter().any(|(table, to)| *to <= self.tables[*table].stored) {
             return Plan::refused(Refusal::Version);
         }
-        if index < self.migrations.len() || tables.iter().any(|(table, _)| self.tables[*table].open.is_some()) {
+        if index < self.migrations.len() || tables.iter().any(|(table, _)| self.tables[*table].open.is_some())
+        {
             return Plan::refused(Refusal::State);
         }
         let mut after = self.clone();
@@ -458,9 +495,18 @@ impl World {
                 to_copy += state.base.values().filter(|rows| !rows.contains(&None)).count();
             }
             (state.active, state.open) = (to, Some(index));
-            steps.push(Step { table, from, to, light });
+            steps.push(Step {
+                table,
+                from,
+                to,
+                light,
+            });
         }
-        let copied = if steps.iter().all(|step| step.light) { Sure::Yes } else { Sure::No };
+        let copied = if steps.iter().all(|step| step.light) {
+            Sure::Yes
+        } else {
+            Sure::No
+        };
         let phase = Phase::Forward;
         after.migrations.push(Migration {
             phase,
@@ -482,7 +528,10 @@ impl World {
 
     /// The tables whose new code a backfill needs.
     pub fn lacks_code(&self, index: usize, code: [u32; 2]) -> bool {
-        self.migrations[index].steps.iter().any(|step| !step.light && code[step.table] < step.to)
+        self.migrations[index]
+            .steps
+            .iter()
+            .any(|step| !step.light && code[step.table] < step.to)
     }
 
     fn verb(&self, index: usize, what: &'static str, phase: Phase, fits: bool, fenced: bool) -> Plan {
@@ -537,7 +586,12 @@ impl World {
         let mut after = self.clone();
         let mut perhaps = migration.copied == Sure::Perhaps;
         for step in &migration.steps {
-            let Step { table, from: _, to, light } = *step;
+            let Step {
+                table,
+                from: _,
+                to,
+                light,
+            } = *step;
             for key in self.keys(table).into_iter().filter(|_| !light) {
                 let answers = self.read(table, key, to);
                 let errors = answers.iter().filter(|answer| answer.is_error()).count();
@@ -626,7 +680,10 @@ impl World {
     /// The same store but for its records.
     pub fn same_frame(&self, other: &World) -> bool {
         let versions = |world: &World| {
-            world.tables.each_ref().map(|table| (table.stored, table.active, table.open))
+            world
+                .tables
+                .each_ref()
+                .map(|table| (table.stored, table.active, table.open))
         };
         let steps = |world: &World| {
             let of = |m: &Migration| (m.phase, m.one_way, m.fenced, m.paused, m.steps.clone());
@@ -669,10 +726,18 @@ pub struct Plan {
 
 impl Plan {
     fn refused(refusal: Refusal) -> Self {
-        Plan { refusals: vec![refusal], after: None, between: Vec::new() }
+        Plan {
+            refusals: vec![refusal],
+            after: None,
+            between: Vec::new(),
+        }
     }
 
     fn made(after: World) -> Self {
-        Plan { refusals: Vec::new(), after: Some(after), between: Vec::new() }
+        Plan {
+            refusals: Vec::new(),
+            after: Some(after),
+            between: Vec::new(),
+        }
     }
 }
