@@ -42,7 +42,7 @@ trait Handle: Send + Sync {
 }
 
 /// A scan; the flag says from which end.
-trait Scanned {
+pub trait Scanned {
     fn next(&mut self, back: bool) -> Option<Result<(Key, Row)>>;
 }
 
@@ -145,11 +145,20 @@ impl Opened {
             #[cfg(feature = "sled")]
             Medium::Directory(path) => options.cache_bytes(16 << 20).open(path),
         };
-        Ok(Opened {
-            store: store?,
-            handles: HashMap::new(),
-            code: [0; 2],
-        })
+        store.map(Self::of)
+    }
+
+    pub fn of(store: Store) -> Opened {
+        Opened { store, handles: HashMap::new(), code: [0; 2] }
+    }
+
+    pub fn scan(
+        &mut self,
+        table: usize,
+        view: u32,
+        range: (Bound<Key>, Bound<Key>),
+    ) -> Result<Box<dyn Scanned>> {
+        Ok(self.handle(table, view)?.scan(range))
     }
 
     fn handle(&mut self, table: usize, view: u32) -> Result<Arc<dyn Handle>> {
@@ -543,8 +552,8 @@ impl Sut {
         let mut left: std::collections::VecDeque<Key> = keys
             .filter(|key| self.world.read(table, *key, view) != absent)
             .collect();
-        let mut scan = match self.opened().handle(table, view) {
-            Ok(handle) => handle.scan(range),
+        let mut scan = match self.opened().scan(table, view, range) {
+            Ok(scan) => scan,
             Err(e) => {
                 if !self.died(Vec::new()) {
                     assert!(view < self.world.tables[table].stored, "{e}");

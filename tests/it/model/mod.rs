@@ -6,6 +6,7 @@ mod op;
 mod process;
 mod records;
 mod reference;
+mod threads;
 
 use std::cell::Cell;
 use std::sync::Once;
@@ -25,7 +26,7 @@ fn cases(default: u32) -> u32 {
 }
 
 /// Runs random cases; a failure is shrunk and printed as the regression test that it should become.
-fn run<const CRASHES: bool>(default: u32) {
+fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
     let seed = seed();
     let cases = cases(default);
     let config = Config {
@@ -37,7 +38,7 @@ fn run<const CRASHES: bool>(default: u32) {
     let strategy = Machine::<CRASHES>::sequential_strategy(1..80);
     let result = quietly(|| {
         runner(config, seed).run(&strategy, |(drawn, ops, seen)| {
-            replay_seen(&drawn.setup, &ops, |_| {
+            replay(&drawn.setup, medium(), &ops, || {
                 if let Some(seen) = &seen {
                     seen.fetch_add(1, Ordering::SeqCst);
                 }
@@ -72,18 +73,26 @@ fn seed() -> u64 {
     set.map_or_else(clock, |seed| seed.parse().expect("EXUVIA_MODEL_SEED is a number"))
 }
 
-/// One case, in memory.
-fn replay(setup: &Setup, ops: &[Op]) {
-    replay_seen(setup, ops, |_| {});
-}
-
-fn replay_seen(setup: &Setup, ops: &[Op], seen: impl Fn(&Op)) {
-    let mut sut = Sut::new(setup, Medium::Memory(Doomed::new(MemoryEngine::recording())));
+/// One case.
+fn replay(setup: &Setup, medium: Medium, ops: &[Op], seen: impl Fn()) {
+    let mut sut = Sut::new(setup, medium);
     for op in ops {
-        seen(op);
+        seen();
         sut.apply(op);
     }
     sut.end();
+}
+
+fn in_memory() -> Medium {
+    Medium::Memory(Doomed::new(MemoryEngine::recording()))
+}
+
+/// A directory for one test of this process.
+#[cfg(feature = "sled")]
+fn scratch(test: &str) -> std::path::PathBuf {
+    let directory = std::env::temp_dir().join(format!("exuvia-model-{test}-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a directory for the test");
+    directory
 }
 
 thread_local! {
@@ -109,10 +118,24 @@ fn quietly<R>(call: impl FnOnce() -> R) -> R {
 
 #[test]
 fn memory() {
-    run::<false>(100);
+    run::<false>(60, in_memory);
 }
 
 #[test]
 fn memory_with_crashes() {
-    run::<true>(100);
+    run::<true>(120, in_memory);
+}
+
+/// Crashes of sled are those of `process`.
+#[cfg(feature = "sled")]
+#[test]
+fn sled() {
+    let root = scratch("sled");
+    let number = Cell::new(0);
+    run::<false>(6, || {
+        drop(std::fs::remove_dir_all(root.join(number.get().to_string())));
+        number.set(number.get() + 1);
+        Medium::Directory(root.join(number.get().to_string()))
+    });
+    drop(std::fs::remove_dir_all(root));
 }

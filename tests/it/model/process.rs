@@ -218,11 +218,10 @@ fn kill_once(seed: u64, directory: &Path) {
 #[test]
 fn killed() {
     let seed = super::seed();
-    let root = std::env::temp_dir().join(format!("exuvia-model-{}", std::process::id()));
+    let root = super::scratch("killed");
     for number in 0..u64::from(super::cases(6).div_ceil(10).max(6)) {
         let case = mix(seed.wrapping_add(number)) >> 1;
         let directory = root.join(number.to_string());
-        std::fs::create_dir_all(&root).expect("a directory");
         let result = std::panic::catch_unwind(|| kill_once(case, &directory));
         assert!(
             result.is_ok(),
