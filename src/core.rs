@@ -194,7 +194,9 @@ impl Core {
 
     /// Starts the background threads that need no user code.
     pub(crate) fn start(self: &Arc<Core>) -> Result<()> {
-        if let Durability::Buffered { interval } = self.shared.settings.durability {
+        if let Durability::Buffered { interval } = self.shared.settings.durability
+            && self.shared.settings.background
+        {
             let flusher = Arc::clone(&self.shared.flusher);
             *self.flush_thread.lock() = Some(spawn("exuvia-flush", move || flusher.run(interval))?);
         }

@@ -45,6 +45,9 @@ impl Core {
         if let Some(old) = sweeper.take() {
             old.join();
         }
+        if !self.shared.settings.background {
+            return Ok(());
+        }
         let catalog = self.catalog();
         let unswept = catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
         let dead = self.shared.engine.trees()?.iter().any(|tree| !catalog.is_named(tree));

@@ -29,7 +29,10 @@ use crate::verify::Verification;
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// How often the progress of background work is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the traffic runs at most after a verb, so that those who waited for it count for its phase.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// What a demo is to do.
 #[derive(Debug)]
@@ -188,12 +191,12 @@ impl Demo {
         load.phase("begin");
         store.begin(step)?;
         load.views(&open);
-        self.hold("begin", progress);
+        self.settle();
 
         load.phase("backfill");
         let begun = Instant::now();
         store.start_backfill(step)?;
-        self.backfill(step, 0.5, progress)?;
+        tally.backfilled += self.backfill(step, 0.5, progress)?;
         load.phase("rollback");
         let rollback = Instant::now();
         store.rollback(step)?;
@@ -203,12 +206,16 @@ impl Demo {
         self.compare(&open, load, tally, progress);
 
         load.phase("resume");
-        let resumed = Instant::now();
         store.resume(step)?;
-        self.hold("resume", progress);
+        self.settle();
         load.phase("backfill");
-        tally.backfilled += self.backfill(step, 1.0, progress)?;
-        tally.backfill_time += resumed.elapsed();
+        let before = store.progress(step)?;
+        let resumed = Instant::now();
+        let done = self.backfill(step, 1.0, progress)?;
+        if !before.complete {
+            tally.backfilled += done.saturating_sub(before.done);
+            tally.backfill_time += resumed.elapsed();
+        }
         self.compare(&open, load, tally, progress);
 
         // Everybody has moved: who still wrote at the old view would be refused from here on.
@@ -240,7 +247,7 @@ impl Demo {
             let now = self.store.progress(step)?;
             progress.set(now.done, now.total);
             done = now.done;
-            let enough = share < 1.0 && now.done as f64 >= share * now.total as f64;
+            let enough = share < 1.0 && now.done > 0 && now.done as f64 >= share * now.total as f64;
             Ok((now.complete || enough, now.done))
         })?;
         progress.end();
@@ -269,6 +276,11 @@ impl Demo {
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Lets the traffic run for a moment.
+    fn settle(&self) {
+        std::thread::sleep(self.phase.min(SETTLE));
     }
 
     /// Lets the traffic run for the length of a phase.

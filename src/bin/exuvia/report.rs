@@ -166,7 +166,7 @@ fn row(f: &mut fmt::Formatter<'_>, name: &str, phase: &PhaseSummary) -> fmt::Res
 }
 
 /// A number with its digits in threes.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (n, digit) in digits.chars().enumerate() {
@@ -179,7 +179,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// A time in the unit that suits it.
-fn duration(us: f64) -> String {
+pub(crate) fn duration(us: f64) -> String {
     match us {
         us if us < 1_000.0 => format!("{us:.1} us"),
         us if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
@@ -187,7 +187,7 @@ fn duration(us: f64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes as f64 / f64::from(1 << 20) {
         mib if mib < 1024.0 => format!("{mib:.1} MiB"),
         mib => format!("{:.2} GiB", mib / 1024.0),
