@@ -14,9 +14,9 @@ mod value;
 use std::ops::Bound;
 use std::sync::Arc;
 
-pub use memory::MemoryEngine;
 #[cfg(feature = "sled")]
 pub use self::sled::{SledEngine, SledOptions};
+pub use memory::MemoryEngine;
 pub use value::Value;
 
 use crate::error::EngineError;

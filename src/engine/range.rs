@@ -9,7 +9,9 @@ use super::KeyRange;
 pub(super) fn is_empty(range: KeyRange<'_>) -> bool {
     match range {
         (Bound::Included(low), Bound::Included(high)) => low > high,
-        (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => low >= high,
+        (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) => {
+            low >= high
+        }
         // The empty key is the least one.
         (_, Bound::Excluded(high)) => high.is_empty(),
         _ => false,

@@ -7,26 +7,25 @@
 //!    one whenever a commit comes to that.
 //! 2. It panics on much of what it finds damaged: every call goes through [`Fence::call`].
 //! 3. Its flush is not durable: see [`files`].
-//! 4. It writes when it is dropped, and may then fail, panic or wait for ever: see [`Shared::drop`].
+//! 4. It writes when it is dropped, and may then fail, panic or wait for ever: see [`lifetime::close`].
 
 mod fence;
 mod files;
+mod lifetime;
+mod options;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
-use self::fence::{Access, Ending, Fence};
+use self::fence::{Access, Fence};
 use self::files::Files;
-use super::{
-    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range,
-};
+pub use self::options::SledOptions;
+use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
 use crate::error::{EngineError, EngineErrorKind};
 
 /// Longest key. sled itself has no limit, but an index page holds up to 256 keys in full.
@@ -37,41 +36,6 @@ const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const COMMIT_WRITES_MAX: usize = 4096;
 /// sled's own tree, which cannot be dropped.
 const DEFAULT_TREE: &str = "__sled__default";
-/// How long an open waits for a handle of this process that is being dropped on another thread.
-const REOPEN_WAIT: Duration = Duration::from_secs(2);
-/// How long closing waits for sled after a failure.
-const CLOSE_WAIT: Duration = Duration::from_secs(2);
-
-/// How sled is opened.
-#[derive(Debug, Clone)]
-pub struct SledOptions {
-    cache_bytes: u64,
-}
-
-impl Default for SledOptions {
-    fn default() -> Self {
-        Self { cache_bytes: 256 << 20 }
-    }
-}
-
-impl SledOptions {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Bytes of pages that sled keeps in memory. Default 256 MiB (sled's own is 1 GiB, much for something
-    /// embedded); not under 16 MiB, to which less is raised: see [`SledEngine`].
-    ///
-    /// sled counts what a page takes in its log, which is a little less than it takes in memory, and does not
-    /// count values that are stored as blobs.
-    #[must_use]
-    pub fn cache_bytes(mut self, bytes: u64) -> Self {
-        self.cache_bytes = bytes.max(16 << 20);
-        self
-    }
-}
-
 /// A store in a directory, kept by sled.
 ///
 /// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`]
@@ -83,8 +47,9 @@ impl SledOptions {
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
 /// again. Where sled cannot even be closed any more the directory stays locked until the process ends.
 ///
-/// A page that is evicted while a transaction is writing to it would leave sled waiting for itself; the smallest
-/// cache and the largest commit are chosen so that this does not happen.
+/// By its source, sled could wait for itself if a page that a transaction has just written were evicted and read
+/// again before the transaction ends. This has not been seen, with caches down to 1 MB; the smallest cache and the
+/// largest commit keep well away from it.
 #[derive(Clone)]
 pub struct SledEngine {
     shared: Arc<Shared>,
@@ -107,9 +72,6 @@ struct SledTree {
     shared: Arc<Shared>,
 }
 
-/// Directories that this process closed lately. sled's threads may hold the lock of one for a moment longer.
-static CLOSED: Mutex<Vec<(PathBuf, Instant)>> = Mutex::new(Vec::new());
-
 impl SledEngine {
     /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
     ///
@@ -131,26 +93,18 @@ impl SledEngine {
             .cache_capacity(options.cache_bytes)
             .mode(sled::Mode::HighThroughput)
             .flush_every_ms(None);
-        let db = open_db(&config, &directory, &place)?;
+        let db = lifetime::open(&config, &directory, &place)?;
         let files = Files::open(&directory).map_err(io)?;
-        let shared = Shared { db: Some(db), fence: Fence::new(config), files, directory, dropped: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
-    }
-}
-
-fn open_db(config: &sled::Config, directory: &Path, place: &str) -> EngineResult<sled::Db> {
-    let begun = Instant::now();
-    loop {
-        let error = match catch_unwind(AssertUnwindSafe(|| config.open())) {
-            Ok(Ok(db)) => return Ok(db),
-            Ok(Err(e)) => fence::translate(place, e),
-            Err(panic) => fence::from_panic(place, &*panic),
+        let shared = Shared {
+            db: Some(db),
+            fence: Fence::new(config),
+            files,
+            directory,
+            dropped: Mutex::default(),
         };
-        let own = || CLOSED.lock().iter().any(|(closed, _)| closed == directory);
-        if error.kind() != EngineErrorKind::Locked || begun.elapsed() > REOPEN_WAIT || !own() {
-            return Err(error);
-        }
-        std::thread::sleep(Duration::from_millis(1));
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
     }
 }
 
@@ -160,11 +114,6 @@ fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
     }
     let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
     Err(EngineError::new(EngineErrorKind::Limit, message))
-}
-
-fn limits(key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
-    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
-    limit("bytes of a value", value.map_or(0, <[u8]>::len), VALUE_BYTES_MAX)
 }
 
 impl SledTree {
@@ -177,11 +126,13 @@ impl SledTree {
 impl Tree for SledTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        Ok(self.call(Access::Read, |tree| tree.get(key))?.map(Value::from_sled))
+        Ok(self
+            .call(Access::Read, |tree| tree.get(key))?
+            .map(Value::from_sled))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
-        limits(key, Some(value))?;
+        self.shared.admit(key, Some(value))?;
         self.call(Access::Write, |tree| tree.insert(key, value).map(drop))
     }
 
@@ -190,8 +141,10 @@ impl Tree for SledTree {
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
-        limits(key, new)?;
-        self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
+        self.shared.admit(key, new)?;
+        self.call(Access::Write, |tree| {
+            Ok(tree.compare_and_swap(key, old, new)?.is_ok())
+        })
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
@@ -218,8 +171,20 @@ impl Tree for SledTree {
 }
 
 impl Shared {
+    /// What is looked at before sled is asked to write.
+    fn admit(&self, key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
+        let size = value.map_or(0, <[u8]>::len);
+        limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
+        limit("bytes of a value", size, VALUE_BYTES_MAX)?;
+        self.files
+            .room_for(size)
+            .map_err(|e| EngineError::io("no room for a large value; nothing was written", e))
+    }
+
     fn db(&self) -> sled::Result<&sled::Db> {
-        self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
+        self.db
+            .as_ref()
+            .ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
     }
 
     fn tree(&self, name: &str) -> EngineResult<sled::Tree> {
@@ -228,13 +193,17 @@ impl Shared {
             return Err(EngineError::new(EngineErrorKind::Limit, message));
         }
         if self.fence.check(Access::Write).is_ok() {
-            return self.fence.call(Access::Write, name, || self.db()?.open_tree(name));
+            return self
+                .fence
+                .call(Access::Write, name, || self.db()?.open_tree(name));
         }
         // A new tree would be a write, but one that is there can be had after writes have stopped.
         self.fence.call(Access::Read, name, || {
             let db = self.db()?;
             if !db.tree_names().iter().any(|known| &**known == name.as_bytes()) {
-                return Err(sled::Error::Unsupported("the tree is not there, and writes have stopped".to_owned()));
+                return Err(sled::Error::Unsupported(
+                    "the tree is not there, and writes have stopped".to_owned(),
+                ));
             }
             db.open_tree(name)
         })
@@ -242,17 +211,29 @@ impl Shared {
 
     /// Several keys, or a check of one and a write of another: a transaction over the trees concerned.
     fn transact(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let names: BTreeSet<&str> =
-            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
+        let names: BTreeSet<&str> = checks
+            .iter()
+            .map(|c| c.tree.as_str())
+            .chain(writes.iter().map(|w| w.tree.as_str()))
+            .collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let trees = names.iter().map(|name| self.tree(name)).collect::<EngineResult<Vec<_>>>()?;
+        let trees = names
+            .iter()
+            .map(|name| self.tree(name))
+            .collect::<EngineResult<Vec<_>>>()?;
 
         let writing = std::cell::Cell::new(false);
         let absent = || sled::Error::Unsupported("a tree of the transaction is missing".to_owned());
         let place = names.first().copied().unwrap_or_default();
         let done = self.fence.call(Access::Write, place, || {
             let transaction = trees.as_slice().transaction(|views| {
-                let view = |name: &str| names.binary_search(&name).ok().and_then(|at| views.get(at)).ok_or_else(absent);
+                let view = |name: &str| {
+                    names
+                        .binary_search(&name)
+                        .ok()
+                        .and_then(|at| views.get(at))
+                        .ok_or_else(absent)
+                };
                 for check in checks {
                     let found = view(&check.tree)?.get(&check.key)?;
                     if found.as_deref() != check.expected.as_deref() {
@@ -291,12 +272,21 @@ impl Engine for SledEngine {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         let tree = self.shared.tree(name)?;
-        Ok(Arc::new(SledTree { tree, name: name.to_owned(), shared: self.shared.clone() }))
+        Ok(Arc::new(SledTree {
+            tree,
+            name: name.to_owned(),
+            shared: self.shared.clone(),
+        }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
-        let names = self.shared.fence.call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
-        let names = names.iter().map(|name| String::from_utf8_lossy(name).into_owned());
+        let names = self
+            .shared
+            .fence
+            .call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
+        let names = names
+            .iter()
+            .map(|name| String::from_utf8_lossy(name).into_owned());
         Ok(names.filter(|name| name != DEFAULT_TREE).collect())
     }
 
@@ -320,7 +310,7 @@ impl Engine for SledEngine {
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
         limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
         for write in writes {
-            limits(&write.key, write.value.as_deref())?;
+            self.shared.admit(&write.key, write.value.as_deref())?;
         }
         let one = |name: &str| self.tree(name);
         let swapped = match (checks, writes) {
@@ -334,23 +324,24 @@ impl Engine for SledEngine {
                 true
             }
             ([check], []) => one(&check.tree)?.get(&check.key)?.as_deref() == check.expected.as_deref(),
-            ([check], [write]) if check.tree == write.tree && check.key == write.key => {
-                one(&write.tree)?.compare_and_swap(
-                    &write.key,
-                    check.expected.as_deref(),
-                    write.value.as_deref(),
-                )?
-            }
+            ([check], [write]) if check.tree == write.tree && check.key == write.key => one(&write.tree)?
+                .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
             _ => return self.shared.transact(checks, writes),
         };
-        Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })
+        Ok(if swapped {
+            Outcome::Applied
+        } else {
+            Outcome::Conflict
+        })
     }
 
     /// Durable means: `fdatasync` has returned, for the log and for every blob. Cost: sled's own write of its buffer,
     /// and those.
     fn flush(&self) -> EngineResult<()> {
         let shared = &self.shared;
-        shared.fence.call(Access::Write, "", || shared.db()?.flush().map(drop))?;
+        shared
+            .fence
+            .call(Access::Write, "", || shared.db()?.flush().map(drop))?;
         shared.fence.check(Access::Write)?;
         shared.files.sync().map_err(|e| {
             // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
@@ -372,32 +363,16 @@ impl Engine for SledEngine {
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {
-        self.shared.files.bytes().map_err(|e| EngineError::io("size of the files", e))
+        self.shared
+            .files
+            .bytes()
+            .map_err(|e| EngineError::io("size of the files", e))
     }
 }
 
 impl Drop for Shared {
-    /// sled writes what it still holds when its last handle goes. That may fail (then it is silent), panic, or,
-    /// after a failure, wait for ever.
     fn drop(&mut self) {
         let held = (self.db.take(), std::mem::take(&mut *self.dropped.lock()));
-        let close = move || drop(catch_unwind(AssertUnwindSafe(|| drop(held))));
-        match self.fence.ending() {
-            Ending::Plain => close(),
-            Ending::Wary => {
-                let (done, closed) = mpsc::channel();
-                let closing = std::thread::Builder::new().name("exuvia-sled-close".to_owned()).spawn(move || {
-                    close();
-                    let _nobody_may_be_waiting = done.send(());
-                });
-                if closing.is_ok() {
-                    let _in_time_or_not = closed.recv_timeout(CLOSE_WAIT);
-                }
-            }
-            Ending::Never => std::mem::forget(close),
-        }
-        let mut closed = CLOSED.lock();
-        closed.retain(|(directory, at)| at.elapsed() < REOPEN_WAIT && *directory != self.directory);
-        closed.push((self.directory.clone(), Instant::now()));
+        lifetime::close(held, &self.fence.ending(), &self.directory);
     }
 }

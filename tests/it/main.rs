@@ -1,4 +1,12 @@
-//! The integration tests, one binary.
+//! All integration tests, in one binary.
 
+mod conformance;
+mod conformance_commits;
+mod engine_memory;
+mod engine_sled;
+mod full_disk;
 mod lifecycle;
+mod process_death;
+mod records;
+mod scratch;
 mod types;

@@ -2,6 +2,7 @@
 //! be trusted to have survived, no call of ours gets to sled.
 
 use std::any::Any;
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -33,7 +34,12 @@ pub(super) struct Fence {
 
 impl Fence {
     pub(super) fn new(config: sled::Config) -> Self {
-        Self { state: AtomicU8::new(0), reason: OnceLock::new(), torn: AtomicBool::new(false), config }
+        Self {
+            state: AtomicU8::new(0),
+            reason: OnceLock::new(),
+            torn: AtomicBool::new(false),
+            config,
+        }
     }
 
     /// Every call into sled. `tree` is only looked at after a failure.
@@ -57,7 +63,11 @@ impl Fence {
 
     /// For the calls of ours that go around sled to its files.
     pub(super) fn check(&self, access: Access) -> EngineResult<()> {
-        if self.state.load(Ordering::Relaxed) >= access as u8 { Err(self.refusal()) } else { Ok(()) }
+        if self.state.load(Ordering::Relaxed) >= access as u8 {
+            Err(self.refusal())
+        } else {
+            Ok(())
+        }
     }
 
     /// The engine is done for, for a reason that sled does not know of.
@@ -99,7 +109,10 @@ impl Fence {
         // a log buffer with a writer that never leaves it (it does when a blob file cannot be written), and then
         // any later wait for that buffer, in a read of an evicted page too, is for ever.
         let stopped = match (&error, access) {
-            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => Some(WRITES_STOPPED),
+            (sled::Error::Io(e), _) if self.is_of_a_read(e) => None,
+            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => {
+                Some(WRITES_STOPPED)
+            }
             (sled::Error::Io(_), Access::Write) | (sled::Error::ReportableBug(_), _) => Some(ALL_STOPPED),
             _ => None,
         };
@@ -108,6 +121,12 @@ impl Fence {
             self.poison(state, &error.to_string());
         }
         error
+    }
+
+    /// Whether a write failed at reading the page that it was to change: sled had written nothing yet, so only
+    /// that page is lost.
+    fn is_of_a_read(&self, error: &std::io::Error) -> bool {
+        is_damage(error) && self.config.get_path().join("blobs").is_dir()
     }
 
     #[cold]
@@ -136,36 +155,58 @@ pub(super) enum Ending {
 }
 
 fn place(tree: &str) -> String {
-    if tree.is_empty() { "sled".to_owned() } else { format!("sled, tree \"{tree}\"") }
+    if tree.is_empty() {
+        "sled".to_owned()
+    } else {
+        format!("sled, tree \"{tree}\"")
+    }
+}
+
+/// Whether a file is not what the log says that it is.
+fn is_damage(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound
+    )
 }
 
 /// sled's error as ours.
 pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
-    use std::io::ErrorKind::{InvalidData, Other, UnexpectedEof};
     match error {
-        sled::Error::Io(e) if e.kind() == Other && e.to_string().contains("could not acquire lock") => {
-            EngineError::new(EngineErrorKind::Locked, "the directory is open in another process or handle")
+        sled::Error::Io(e)
+            if e.kind() == ErrorKind::Other && e.to_string().contains("could not acquire lock") =>
+        {
+            EngineError::new(
+                EngineErrorKind::Locked,
+                "the directory is open in another process or handle",
+            )
         }
-        // A file that is shorter than its own log says.
-        sled::Error::Io(e) if matches!(e.kind(), UnexpectedEof | InvalidData) => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: a file is shorter than it should be: {e}"))
-        }
+        sled::Error::Io(e) if is_damage(&e) => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: a file is missing or too short: {e}"),
+        ),
         sled::Error::Io(e) => EngineError::io(place, e),
         // sled's own text has a debug dump of an empty backtrace in it.
-        sled::Error::Corruption { at: Some(at), .. } => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file at {at:?}"))
-        }
-        sled::Error::Corruption { at: None, .. } => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file"))
-        }
+        sled::Error::Corruption { at: Some(at), .. } => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: damaged data in the file at {at:?}"),
+        ),
+        sled::Error::Corruption { at: None, .. } => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: damaged data in the file"),
+        ),
         // Another version of sled, or a settings file that makes no sense.
-        sled::Error::Unsupported(what) => EngineError::new(EngineErrorKind::Corrupt, format!("{place}: {what}")),
-        sled::Error::ReportableBug(what) => {
-            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: an internal failure: {what}"))
+        sled::Error::Unsupported(what) => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: {what}"))
         }
-        sled::Error::CollectionNotFound(_) => {
-            EngineError::new(EngineErrorKind::Io, format!("{place}: the tree was dropped; open it again"))
-        }
+        sled::Error::ReportableBug(what) => EngineError::new(
+            EngineErrorKind::Corrupt,
+            format!("{place}: an internal failure: {what}"),
+        ),
+        sled::Error::CollectionNotFound(_) => EngineError::new(
+            EngineErrorKind::Io,
+            format!("{place}: the tree was dropped; open it again"),
+        ),
     }
 }
 
@@ -178,5 +219,70 @@ pub(super) fn from_panic(place: &str, panic: &(dyn Any + Send)) -> EngineError {
         .unwrap_or("no message");
     // Some of sled's messages print a whole page.
     let said: String = said.chars().take(300).collect();
-    EngineError::new(EngineErrorKind::Corrupt, format!("{place}: the files are damaged; sled panicked: {said}"))
+    EngineError::new(
+        EngineErrorKind::Corrupt,
+        format!("{place}: the files are damaged; sled panicked: {said}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence() -> Fence {
+        Fence::new(sled::Config::new())
+    }
+
+    #[test]
+    fn a_panic_is_a_typed_error_and_the_first_reason_stays() {
+        let fence = fence();
+        let first = fence.call(Access::Read, "t", || -> sled::Result<()> {
+            panic!("page {} is odd", 7)
+        });
+        let first = first.unwrap_err();
+        assert_eq!(first.kind(), EngineErrorKind::Corrupt);
+        assert!(first.to_string().contains("page 7 is odd"), "{first}");
+        for access in [Access::Read, Access::Write] {
+            let later = fence.call(access, "u", || -> sled::Result<()> {
+                unreachable!("sled is not asked again")
+            });
+            let later = later.unwrap_err();
+            assert_eq!(later.kind(), EngineErrorKind::Poisoned);
+            assert!(later.to_string().contains("page 7 is odd"), "{later}");
+        }
+        assert_eq!(fence.ending(), Ending::Wary);
+    }
+
+    #[test]
+    fn a_damaged_page_stops_nothing_else_but_a_failed_write_does() {
+        let fence = fence();
+        let corrupt = || Err::<(), _>(sled::Error::Corruption { at: None, bt: () });
+        assert_eq!(
+            fence.call(Access::Write, "t", corrupt).unwrap_err().kind(),
+            EngineErrorKind::Corrupt
+        );
+        assert!(fence.call(Access::Write, "t", || Ok(())).is_ok());
+        let full = || Err::<(), _>(sled::Error::Io(ErrorKind::StorageFull.into()));
+        // Without sled's global error there is no telling what it left behind.
+        assert_eq!(
+            fence.call(Access::Write, "t", full).unwrap_err().kind(),
+            EngineErrorKind::NoSpace
+        );
+        assert_eq!(
+            fence.call(Access::Read, "t", || Ok(())).unwrap_err().kind(),
+            EngineErrorKind::Poisoned
+        );
+    }
+
+    #[test]
+    fn a_torn_transaction_is_never_written() {
+        let fence = fence();
+        assert_eq!(fence.ending(), Ending::Plain);
+        fence.tear("half-way");
+        assert_eq!(
+            fence.check(Access::Read).unwrap_err().kind(),
+            EngineErrorKind::Poisoned
+        );
+        assert_eq!(fence.ending(), Ending::Never);
+    }
 }

@@ -12,6 +12,10 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+/// Pages of 16 values under this size stay in the log.
+#[cfg(unix)]
+const BLOB_CANDIDATE: usize = 7 * 1024;
+
 /// Handles of our own on sled's files.
 pub(super) struct Files {
     directory: PathBuf,
@@ -25,7 +29,10 @@ impl Files {
     /// To be called when sled has opened `directory`: sled creates its files, and replaces its snapshot file, at
     /// open, and syncs no directory. Every open does this, as the one that created them may not have come to it.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let log = File::options().read(true).write(true).open(directory.join("db"))?;
+        let log = File::options()
+            .read(true)
+            .write(true)
+            .open(directory.join("db"))?;
         log.sync_all()?;
         File::open(directory.join("conf"))?.sync_all()?;
         sync_directory(&directory.join("blobs"))?;
@@ -33,7 +40,11 @@ impl Files {
         if let Some(parent) = directory.canonicalize()?.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { directory: directory.to_owned(), log, synced: Mutex::new(HashSet::new()) })
+        Ok(Self {
+            directory: directory.to_owned(),
+            log,
+            synced: Mutex::new(HashSet::new()),
+        })
     }
 
     /// Makes durable what sled has written. Blobs first: the log points to them.
@@ -65,6 +76,20 @@ impl Files {
         self.log.sync_data()
     }
 
+    /// Refuses a value if the page that it goes to, should that become a blob, might find no room. sled survives
+    /// a full disk, but not while it writes a blob: then its log waits for ever, and the store cannot even be
+    /// closed before the process ends. A page holds some 16 values, and neighbours may be as large.
+    pub(super) fn room_for(&self, value: usize) -> io::Result<()> {
+        #[cfg(unix)]
+        if value > BLOB_CANDIDATE {
+            let free = rustix::fs::fstatvfs(&self.log)?;
+            if free.f_bavail.saturating_mul(free.f_frsize) < 20 * value as u64 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+        }
+        Ok(())
+    }
+
     /// The bytes of all files.
     pub(super) fn bytes(&self) -> io::Result<u64> {
         let mut bytes = 0;
@@ -86,5 +111,9 @@ impl Files {
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened as a file, and its names are durable by other means.
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+    if cfg!(unix) {
+        File::open(directory)?.sync_all()
+    } else {
+        Ok(())
+    }
 }

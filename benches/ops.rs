@@ -1,0 +1,293 @@
+//! What an operation costs, beside the raw engine doing the same work with the same codec.
+//!
+//! `cargo bench --bench ops` runs criterion's groups and then prints paired ratios: both sides in turn, many
+//! rounds, the median of the rounds' ratios with its quartiles. On a shared machine the paired ratios are the
+//! figures to quote.
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use criterion::{BatchSize, Criterion, Throughput};
+use exuvia::{Budget, CastError, Migration, Origin, Store, Table, Version};
+use serde::{Deserialize, Serialize};
+
+const RECORDS: u64 = 100_000;
+const BACKFILL_RECORDS: u64 = 20_000;
+const ROUNDS: usize = 41;
+const OPS_PER_ROUND: usize = 20_000;
+
+/// About 150 bytes.
+#[derive(Serialize, Deserialize, Clone)]
+struct ItemV1 {
+    name: String,
+    feet: f64,
+    note: String,
+    tags: Vec<u32>,
+}
+
+#[derive(Serialize, Deserialize, Clone)]
+struct ItemV2 {
+    name: String,
+    metres: f64,
+    note: String,
+    tags: Vec<u32>,
+    checked: bool,
+}
+
+impl Version for ItemV1 {
+    const VERSION: u32 = 1;
+    type Previous = Origin;
+
+    fn upcast(origin: Origin) -> Result<Self, CastError> {
+        origin.never()
+    }
+
+    fn downcast(&self, _last: Option<Origin>) -> Result<Origin, CastError> {
+        Origin::nothing_below()
+    }
+}
+
+impl Version for ItemV2 {
+    const VERSION: u32 = 2;
+    type Previous = ItemV1;
+
+    fn upcast(old: ItemV1) -> Result<Self, CastError> {
+        Ok(ItemV2 { name: old.name, metres: old.feet * 0.25, note: old.note, tags: old.tags, checked: false })
+    }
+
+    fn downcast(&self, _last: Option<ItemV1>) -> Result<ItemV1, CastError> {
+        let (name, note, tags) = (self.name.clone(), self.note.clone(), self.tags.clone());
+        Ok(ItemV1 { name, feet: self.metres * 4.0, note, tags })
+    }
+}
+
+fn item(id: u64) -> ItemV1 {
+    let tags = (0..4).map(|n| (id as u32).wrapping_mul(31).wrapping_add(n)).collect();
+    ItemV1 { name: format!("item number {id}"), feet: id as f64, note: "n".repeat(100), tags }
+}
+
+/// Keys in an order that no cache foresees, the same for both sides.
+fn shuffled(count: u64) -> impl Iterator<Item = u64> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    std::iter::repeat_with(move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % count
+    })
+}
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("exuvia-bench-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn raw(path: &Path, count: u64) -> (sled::Db, sled::Tree) {
+    let config = sled::Config::new().path(path).cache_capacity(256 << 20).flush_every_ms(Some(500));
+    let db = config.open().expect("raw engine opens");
+    let tree = db.open_tree("items").expect("tree opens");
+    for id in 0..count {
+        tree.insert(id.to_be_bytes(), encode(&item(id))).expect("raw put");
+    }
+    (db, tree)
+}
+
+fn encode<T: Serialize>(record: &T) -> Vec<u8> {
+    bincode::serde::encode_to_vec(record, bincode::config::standard()).expect("encodes")
+}
+
+fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> T {
+    bincode::serde::decode_from_slice::<T, _>(bytes, bincode::config::standard()).expect("decodes").0
+}
+
+fn exuvia(path: &Path, count: u64) -> (Store, Table<u64, ItemV1>, Table<u64, ItemV2>) {
+    let store = Store::open(path).expect("store opens");
+    let old: Table<u64, ItemV1> = store.table("items").expect("table opens");
+    for id in 0..count {
+        old.put(&id, &item(id)).expect("put");
+    }
+    let new = store.table("items").expect("table opens");
+    (store, old, new)
+}
+
+fn raw_backfill(from: &sled::Tree, to: &sled::Tree) {
+    for entry in from.iter() {
+        let (key, value) = entry.expect("raw scan");
+        let new = encode(&ItemV2::upcast(decode(&value)).expect("upcast"));
+        to.compare_and_swap(key, None::<&[u8]>, Some(new)).expect("raw insert").expect("absent");
+    }
+}
+
+fn backfill(store: &Store, new: &Table<u64, ItemV2>, name: &str) -> Migration {
+    let migration = store.migration(name).table(new).paused().begin().expect("begins");
+    migration.set_budget(Budget::unlimited()).expect("budget");
+    migration.unpause().expect("runs");
+    migration.wait().expect("completes");
+    migration
+}
+
+fn groups(criterion: &mut Criterion) {
+    let (raw_dir, our_dir) = (Scratch::new("raw"), Scratch::new("exuvia"));
+    let (_db, tree) = raw(&raw_dir.0, RECORDS);
+    let (store, old, new) = exuvia(&our_dir.0, RECORDS);
+    let mut keys = shuffled(RECORDS);
+
+    let mut group = criterion.benchmark_group("get");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("raw engine and decode", |b| {
+        b.iter(|| raw_get(&tree, keys.next().unwrap_or(0)));
+    });
+    group.bench_function("exuvia", |b| b.iter(|| old.get(&keys.next().unwrap_or(0)).expect("get")));
+    group.bench_function("exuvia, lazy upcast", |b| {
+        b.iter(|| new.get(&keys.next().unwrap_or(0)).expect("get"));
+    });
+    group.finish();
+
+    let mut group = criterion.benchmark_group("put");
+    group.throughput(Throughput::Elements(1));
+    let record = item(7);
+    group.bench_function("encode and raw engine", |b| {
+        b.iter(|| raw_put(&tree, keys.next().unwrap_or(0), &record));
+    });
+    group.bench_function("exuvia", |b| b.iter(|| old.put(&keys.next().unwrap_or(0), &record).expect("put")));
+    group.finish();
+
+    let mut group = criterion.benchmark_group("scan of 10 000 records");
+    group.throughput(Throughput::Elements(10_000)).sample_size(20);
+    group.bench_function("raw engine and decode", |b| b.iter(|| raw_scan(&tree)));
+    group.bench_function("exuvia", |b| b.iter(|| our_scan(&old)));
+    group.finish();
+
+    drop((store, old, new));
+    let mut group = criterion.benchmark_group("backfill of 20 000 records");
+    group.throughput(Throughput::Elements(BACKFILL_RECORDS)).sample_size(10);
+    group.bench_function("bare loop on the raw engine", |b| {
+        b.iter_batched(
+            || {
+                let dir = Scratch::new("raw-backfill");
+                let (db, tree) = raw(&dir.0, BACKFILL_RECORDS);
+                let to = db.open_tree("new").expect("tree opens");
+                (dir, db, tree, to)
+            },
+            |(dir, db, tree, to)| {
+                raw_backfill(&tree, &to);
+                (dir, db, tree, to)
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("exuvia, no budget", |b| {
+        b.iter_batched(
+            || {
+                let dir = Scratch::new("exuvia-backfill");
+                let opened = exuvia(&dir.0, BACKFILL_RECORDS);
+                (dir, opened)
+            },
+            |(dir, opened)| {
+                backfill(&opened.0, &opened.2, "bench");
+                (opened, dir)
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
+fn raw_get(tree: &sled::Tree, id: u64) -> Option<ItemV1> {
+    tree.get(id.to_be_bytes()).expect("raw get").map(|bytes| decode(&bytes))
+}
+
+fn raw_put(tree: &sled::Tree, id: u64, record: &ItemV1) {
+    tree.insert(id.to_be_bytes(), encode(record)).expect("raw put");
+}
+
+fn raw_scan(tree: &sled::Tree) -> usize {
+    let records = tree.range(1000u64.to_be_bytes()..).take(10_000);
+    records.map(|entry| black_box(decode::<ItemV1>(&entry.expect("raw scan").1))).count()
+}
+
+fn our_scan(table: &Table<u64, ItemV1>) -> usize {
+    table.scan(1000..).take(10_000).map(|entry| black_box(entry.expect("scan"))).count()
+}
+
+/// Median and quartiles of the ratio of two jobs that are run in turn.
+fn paired(name: &str, mut ours: impl FnMut(), mut raws: impl FnMut()) {
+    let timed = |job: &mut dyn FnMut()| {
+        let start = Instant::now();
+        job();
+        start.elapsed()
+    };
+    let mut ratios = Vec::new();
+    let (mut our_times, mut raw_times) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // The order alternates, so that neither always runs in the other's wake.
+        let (our_time, raw_time) = if round % 2 == 0 {
+            let our_time = timed(&mut ours);
+            (our_time, timed(&mut raws))
+        } else {
+            let raw_time = timed(&mut raws);
+            (timed(&mut ours), raw_time)
+        };
+        ratios.push(our_time.as_secs_f64() / raw_time.as_secs_f64());
+        our_times.push(our_time);
+        raw_times.push(raw_time);
+    }
+    ratios.sort_by(f64::total_cmp);
+    our_times.sort();
+    raw_times.sort();
+    let per_op = |time: Duration| time.as_nanos() / OPS_PER_ROUND as u128;
+    let at = |share: usize| ratios.get(ROUNDS * share / 4).copied().unwrap_or(f64::NAN);
+    println!(
+        "paired {name}: ratio {:.3} (quartiles {:.3} to {:.3}); exuvia {} ns, raw {} ns an operation",
+        at(2),
+        at(1),
+        at(3),
+        per_op(our_times[ROUNDS / 2]),
+        per_op(raw_times[ROUNDS / 2]),
+    );
+}
+
+fn ratios() {
+    let (raw_dir, our_dir) = (Scratch::new("raw"), Scratch::new("exuvia"));
+    let (_db, tree) = raw(&raw_dir.0, RECORDS);
+    let (_store, old, new) = exuvia(&our_dir.0, RECORDS);
+    let keys: Vec<u64> = shuffled(RECORDS).take(OPS_PER_ROUND).collect();
+    let record = item(7);
+    let raw_gets = || keys.iter().for_each(|id| drop(black_box(raw_get(&tree, *id))));
+    paired("get", || keys.iter().for_each(|id| drop(black_box(old.get(id)))), raw_gets);
+    let raw_upcast = |id: &u64| raw_get(&tree, *id).map(ItemV2::upcast);
+    paired(
+        "get with lazy upcast",
+        || keys.iter().for_each(|id| drop(black_box(new.get(id)))),
+        || keys.iter().for_each(|id| drop(black_box(raw_upcast(id)))),
+    );
+    paired(
+        "put",
+        || keys.iter().for_each(|id| old.put(id, &record).expect("put")),
+        || keys.iter().for_each(|id| raw_put(&tree, *id, &record)),
+    );
+    let twice = |scan: &dyn Fn() -> usize| drop(black_box((scan(), scan())));
+    paired("scan (a record)", || twice(&|| our_scan(&old)), || twice(&|| raw_scan(&tree)));
+}
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    groups(&mut criterion);
+    criterion.final_summary();
+    // `cargo test --benches` and criterion's list and test modes have no use for the ratios.
+    if !std::env::args().any(|arg| arg == "--test" || arg == "--list") {
+        ratios();
+    }
+}

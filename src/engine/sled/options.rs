@@ -1,0 +1,33 @@
+//! What can be chosen about sled.
+
+/// How sled is opened.
+#[derive(Debug, Clone)]
+pub struct SledOptions {
+    pub(super) cache_bytes: u64,
+}
+
+impl Default for SledOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 256 << 20,
+        }
+    }
+}
+
+impl SledOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of pages that sled keeps in memory. Default 256 MiB (sled's own is 1 GiB, much for something
+    /// embedded); not under 16 MiB, to which less is raised: see [`SledEngine`](super::SledEngine).
+    ///
+    /// sled counts what a page takes in its log, which is a little less than it takes in memory, and does not
+    /// count values that are stored as blobs.
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes.max(16 << 20);
+        self
+    }
+}
