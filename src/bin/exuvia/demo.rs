@@ -18,14 +18,14 @@ use crate::failure::Failure;
 use crate::latency::PhaseSummary;
 use crate::load::{Load, Nothing, Pace};
 use crate::progress::Progress;
-use crate::report::{Phases, Summary};
+use crate::report::{Phases, Summary, grouped};
 use crate::source::Source;
 use crate::store;
 use crate::subject::{Refusal, Rollout, Step};
 use crate::types::{Airport, View};
 use crate::verify::Verification;
 
-/// How long a backfill or a sweep may show no progress before the demo gives up.
+/// How long a backfill may show no progress before the demo gives up.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// How often the progress of background work is looked at.
@@ -113,6 +113,9 @@ impl Demo {
         let subject = Arc::clone(&self.store);
         let mut load = Load::start(subject, Arc::clone(&self.source), self.pace, "idle", &[View::V1])?;
         self.hold("idle", progress);
+        let (rate, threads) = (grouped(self.pace.rate), self.pace.threads);
+        let text = format!("{rate} operations/s from {threads} threads, from here to the end");
+        progress.note("traffic", &text, self.phase);
         let mut tally = Tally::default();
         for step in [Step::Numbers, Step::Names] {
             self.migrate(step, &mut load, &mut tally, progress)?;
@@ -161,8 +164,9 @@ impl Demo {
             }
         }
         self.store.flush()?;
-        progress.set(records, records);
         progress.end();
+        let text = format!("{} airports, written at v1 and flushed", grouped(records));
+        progress.note("load", &text, begun.elapsed());
         Ok(begun.elapsed())
     }
 
@@ -175,7 +179,7 @@ impl Demo {
             "floor",
             &[View::V1],
         )?;
-        self.hold("generator alone", progress);
+        self.hold("generator", progress);
         Ok(load.stop().latencies.phase(0))
     }
 
@@ -186,64 +190,72 @@ impl Demo {
         tally: &mut Tally,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let (store, open) = (&self.store, [step.from(), step.to()]);
-        progress.say(&format!("{}: {} to {}", step.name(), step.from(), step.to()));
+        let (store, old, new) = (&self.store, step.from(), step.to());
+        progress.say(&format!("\n{}, {old} to {new}: {}", step.name(), step.why()));
         load.phase("begin");
-        store.begin(step)?;
-        load.views(&open);
+        let took = timed(|| store.begin(step))?;
+        load.views(&[old, new]);
         self.settle();
+        let text = format!("{new} is active; {old} and {new} programs read and write");
+        progress.note("begin", &text, took);
 
         load.phase("backfill");
-        let begun = Instant::now();
         store.start_backfill(step)?;
-        tally.backfilled += self.backfill(step, 0.5, progress)?;
+        self.backfill(step, 0.5, tally, progress)?;
         load.phase("rollback");
-        let rollback = Instant::now();
-        store.rollback(step)?;
-        tally.rollback_max = tally.rollback_max.max(rollback.elapsed());
-        tally.backfill_time += rollback - begun;
-        self.hold("rollback", progress);
-        self.compare(&open, load, tally, progress);
+        let took = timed(|| store.rollback(step))?;
+        tally.rollback_max = tally.rollback_max.max(took);
+        let text = format!("{old} is active again, with all that was written since");
+        progress.note("rollback", &text, took);
+        self.hold("rolled back", progress);
+        self.compare(&[old, new], load, tally, progress);
 
         load.phase("resume");
-        store.resume(step)?;
+        let took = timed(|| store.resume(step))?;
         self.settle();
+        progress.note("resume", &format!("{new} is active; the backfill goes on"), took);
         load.phase("backfill");
-        let before = store.progress(step)?;
-        let resumed = Instant::now();
-        let done = self.backfill(step, 1.0, progress)?;
-        if !before.complete {
-            tally.backfilled += done.saturating_sub(before.done);
-            tally.backfill_time += resumed.elapsed();
-        }
-        self.compare(&open, load, tally, progress);
+        self.backfill(step, 1.0, tally, progress)?;
+        self.compare(&[old, new], load, tally, progress);
 
         // Everybody has moved: who still wrote at the old view would be refused from here on.
-        load.views(&[step.to()]);
+        load.views(&[new]);
         load.phase("contract");
-        store.contract(step)?;
-        self.hold("contract", progress);
+        progress.start("contract", 0);
+        let took = timed(|| store.contract(step))?;
+        let text = format!("every record is proved to be at {new}; {old} is given up");
+        progress.note("contract", &text, took);
+        self.hold("contracted", progress);
         load.phase("sweep");
-        self.wait_until("sweep", || store.swept(step).map(|done| (done, u64::from(done))))?;
-        self.hold("sweep", progress);
-        self.compare(&[step.to()], load, tally, progress);
+        self.sweep(step, progress)?;
+        self.compare(&[new], load, tally, progress);
         Ok(())
     }
 
     fn compare(&self, views: &[View], load: &Load, tally: &mut Tally, progress: &mut Progress) {
+        let (begun, wrong) = (Instant::now(), load.wrong());
         tally
             .verification
             .pass(&*self.store, &self.source, load, views, progress);
-        if load.wrong() > 0 {
-            progress.say(&format!("{} differences from the model so far", load.wrong()));
-        }
+        let views: Vec<_> = views.iter().map(View::to_string).collect();
+        let (views, wrong) = (views.join(" and at "), load.wrong() - wrong);
+        let text = format!("every record at {views} compared with a model: {wrong} wrong");
+        progress.note("verify", &text, begun.elapsed());
     }
 
-    /// Waits until this share of the backfill is done, and says how many records that are.
-    fn backfill(&self, step: Step, share: f64, progress: &mut Progress) -> Result<u64, Failure> {
-        progress.start("backfill", self.source.records());
-        let mut done = 0;
-        self.wait_until("backfill", || {
+    /// Waits until this share of the backfill is done, and adds what was done meanwhile to the tally.
+    fn backfill(
+        &self,
+        step: Step,
+        share: f64,
+        tally: &mut Tally,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let before = self.store.progress(step)?;
+        let begun = Instant::now();
+        progress.start("backfill", before.total);
+        let mut done = before.done;
+        self.wait_until("backfill", STUCK_AFTER, || {
             let now = self.store.progress(step)?;
             progress.set(now.done, now.total);
             done = now.done;
@@ -251,13 +263,36 @@ impl Demo {
             Ok((now.complete || enough, now.done))
         })?;
         progress.end();
-        Ok(done)
+        if !before.complete {
+            tally.backfilled += done.saturating_sub(before.done);
+            tally.backfill_time += begun.elapsed();
+        }
+        let text = format!("{} records rewritten in the background", grouped(done));
+        progress.note("backfill", &text, begun.elapsed());
+        Ok(())
+    }
+
+    /// Waits until the old forms are gone. It takes its time, in proportion to the records, and is not counted.
+    fn sweep(&self, step: Step, progress: &mut Progress) -> Result<(), Failure> {
+        progress.start("sweep", 0);
+        let begun = Instant::now();
+        let at_most = STUCK_AFTER + Duration::from_millis(self.source.records());
+        self.wait_until("sweep", at_most, || {
+            self.store.swept(step).map(|done| (done, u64::from(done)))
+        })?;
+        let took = begun.elapsed();
+        self.settle();
+        progress.end();
+        let text = format!("what was kept of {} is removed", step.from());
+        progress.note("sweep", &text, took);
+        Ok(())
     }
 
     /// Asks `look` until it says that enough is done; an error if the count that it gives does not move.
     fn wait_until(
         &self,
         what: &str,
+        stuck_after: Duration,
         mut look: impl FnMut() -> Result<(bool, u64), Failure>,
     ) -> Result<(), Failure> {
         let (mut last, mut moved) = (0, Instant::now());
@@ -268,8 +303,8 @@ impl Demo {
             }
             if count != last {
                 (last, moved) = (count, Instant::now());
-            } else if moved.elapsed() > STUCK_AFTER {
-                let seconds = STUCK_AFTER.as_secs();
+            } else if moved.elapsed() > stuck_after {
+                let seconds = stuck_after.as_secs();
                 return Err(Failure::Store(format!(
                     "the {what} did not move for {seconds} s (at {count})"
                 )));
@@ -289,6 +324,12 @@ impl Demo {
         std::thread::sleep(self.phase);
         progress.end();
     }
+}
+
+fn timed(verb: impl FnOnce() -> Result<(), Failure>) -> Result<Duration, Failure> {
+    let begun = Instant::now();
+    verb()?;
+    Ok(begun.elapsed())
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {
