@@ -148,14 +148,29 @@ impl std::fmt::Display for Phase {
 impl MigrationEntry {
     pub(crate) fn new(why: String, by: String, one_way: bool, begun_at_ms: u64, tables: Vec<Step>) -> Self {
         let phase = Phase::Open as u8;
-        Self { why, by, phase, one_way, paused: false, fenced: false, begun_at_ms, tables }
+        Self {
+            why,
+            by,
+            phase,
+            one_way,
+            paused: false,
+            fenced: false,
+            begun_at_ms,
+            tables,
+        }
     }
 
     /// The phase; an unknown code is an error that names it.
     pub(crate) fn phase(&self) -> Result<Phase> {
-        Phase::ALL.into_iter().find(|phase| *phase as u8 == self.phase).ok_or_else(|| {
-            damaged(format!("unknown phase code {}; it may be of a newer release of exuvia", self.phase))
-        })
+        Phase::ALL
+            .into_iter()
+            .find(|phase| *phase as u8 == self.phase)
+            .ok_or_else(|| {
+                damaged(format!(
+                    "unknown phase code {}; it may be of a newer release of exuvia",
+                    self.phase
+                ))
+            })
     }
 
     pub(crate) fn set_phase(&mut self, phase: Phase) {
@@ -205,11 +220,15 @@ impl Catalog {
     }
 
     pub(crate) fn table(&self, name: &str) -> Result<&TableEntry> {
-        self.tables.get(name).ok_or_else(|| damaged(format!("table {name} is missing")))
+        self.tables
+            .get(name)
+            .ok_or_else(|| damaged(format!("table {name} is missing")))
     }
 
     pub(crate) fn table_mut(&mut self, name: &str) -> Result<&mut TableEntry> {
-        self.tables.get_mut(name).ok_or_else(|| damaged(format!("table {name} is missing")))
+        self.tables
+            .get_mut(name)
+            .ok_or_else(|| damaged(format!("table {name} is missing")))
     }
 
     pub(crate) fn migration(&self, name: &str) -> Result<&MigrationEntry> {
@@ -228,7 +247,9 @@ impl Catalog {
         if let Some(table) = tree.strip_prefix("quarantine/") {
             return self.tables.contains_key(table);
         }
-        self.tables.values().any(|table| table.generations.iter().any(|g| table.tree(g) == tree))
+        self.tables
+            .values()
+            .any(|table| table.generations.iter().any(|g| table.tree(g) == tree))
     }
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
@@ -242,7 +263,10 @@ impl Catalog {
         }
         for (name, table) in &catalog.tables {
             if !(1..=2).contains(&table.generations.len()) {
-                return Err(damaged(format!("table {name} has {} generations", table.generations.len())));
+                return Err(damaged(format!(
+                    "table {name} has {} generations",
+                    table.generations.len()
+                )));
             }
         }
         Ok(catalog)
@@ -250,7 +274,10 @@ impl Catalog {
 }
 
 fn no_migration(name: &str) -> Error {
-    Error::state(format!("migration {name}"), "there is no migration of this name; `migrations()` lists them")
+    Error::state(
+        format!("migration {name}"),
+        "there is no migration of this name; `migrations()` lists them",
+    )
 }
 
 fn damaged(reason: String) -> Error {
@@ -294,7 +321,11 @@ pub(crate) enum Stage {
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self { stage: Stage::Copying as u8, cursor: Vec::new(), counts: Counts::default() }
+        Self {
+            stage: Stage::Copying as u8,
+            cursor: Vec::new(),
+            counts: Counts::default(),
+        }
     }
 
     pub(crate) fn stage(&self) -> Result<Stage> {
@@ -351,7 +382,9 @@ pub(crate) fn from_bytes<T: serde::de::DeserializeOwned>(
         return fail("checksum mismatch".to_owned());
     }
     if *found != format {
-        return fail(format!("unknown format {found}; this release reads format {format}: use a newer one"));
+        return fail(format!(
+            "unknown format {found}; this release reads format {format}: use a newer one"
+        ));
     }
     codec::decode(payload).or_else(|e| fail(e.to_string()))
 }

@@ -9,8 +9,8 @@
 //!   drop without a word and then misread everything after it.
 //! - **Hostile bytes cost little.** A length in the input allocates nothing that the input does not contain; a list
 //!   of 2⁶⁰ zero-sized elements ends at the limit; nesting ends at [`DEPTH_MAX`]. Without that bound, one byte for
-//!   each level of a `Box`ed list overflows the stack, which ends the process: with 2 MiB of stack at
-//!   less than 10 KiB of input.
+//!   each level of a `Box`ed list overflows the stack, which ends the process: a stack of 2 MiB by 2 KB of input
+//!   (32 KB with optimisation).
 //!
 //! Two encodings of equal values must be equal bytes. Maps and sets with a random order (`HashMap`,
 //! `HashSet`) break that; use `BTreeMap` and `BTreeSet` in records. [`crate::laws::check`] finds it.

@@ -59,7 +59,11 @@ impl Shared {
 
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<()> {
-        if self.state.load(Ordering::Relaxed) == USABLE { Ok(()) } else { Err(self.unusable()) }
+        if self.state.load(Ordering::Relaxed) == USABLE {
+            Ok(())
+        } else {
+            Err(self.unusable())
+        }
     }
 
     #[cold]
@@ -119,7 +123,10 @@ impl Shared {
     }
 
     pub(crate) fn named(&self, name: &str) -> Result<NamedTree> {
-        Ok(NamedTree { name: name.into(), tree: self.engine.tree(name)? })
+        Ok(NamedTree {
+            name: name.into(),
+            tree: self.engine.tree(name)?,
+        })
     }
 }
 
@@ -179,7 +186,10 @@ impl Core {
         let mut tables = HashMap::new();
         for name in catalog.tables.keys() {
             let route = route_of(&shared, &catalog, name, 1)?;
-            tables.insert(name.clone(), Arc::new(TableState::new(name, Arc::clone(&shared), route)));
+            tables.insert(
+                name.clone(),
+                Arc::new(TableState::new(name, Arc::clone(&shared), route)),
+            );
         }
         Ok(Arc::new(Core {
             shared,
@@ -251,7 +261,11 @@ impl Core {
         self.flip(flips);
         ledger::copy_out(&*self.shared.engine, &published.catalog).map_err(|e| self.unknown(e))?;
         self.shared.flusher.touch();
-        let entry = published.catalog.outbox.last().and_then(|record| record.entry().ok());
+        let entry = published
+            .catalog
+            .outbox
+            .last()
+            .and_then(|record| record.entry().ok());
         drop(published);
         if let Some(entry) = entry {
             tracing::info!(target: "exuvia", what = %entry.what, subject = %entry.subject, "state change");
@@ -264,7 +278,9 @@ impl Core {
 
     /// After a failed commit the engine may have either state: this handle stops, a reopen finds out.
     fn unknown(&self, e: Error) -> Error {
-        self.shared.poison(&format!("a state change failed half way, and a reopen has to find out how far: {e}"));
+        self.shared.poison(&format!(
+            "a state change failed half way, and a reopen has to find out how far: {e}"
+        ));
         e
     }
 
@@ -301,9 +317,16 @@ impl Core {
         if let Some(thread) = self.flush_thread.lock().take() {
             drop(thread.join());
         }
-        let usable =
-            self.shared.state.compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let result = if usable { self.shared.flusher.flush() } else { Ok(()) };
+        let usable = self
+            .shared
+            .state
+            .compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed)
+            .is_ok();
+        let result = if usable {
+            self.shared.flusher.flush()
+        } else {
+            Ok(())
+        };
         drop(self.lock_file.lock().take());
         result
     }
@@ -311,22 +334,41 @@ impl Core {
 
 /// Starts a background thread; a system without room for one answers with a typed error.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| {
-        Error::state("background thread", format!("the system refused to start one ({e}); free some threads"))
-    })
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|e| {
+            Error::state(
+                "background thread",
+                format!("the system refused to start one ({e}); free some threads"),
+            )
+        })
 }
 
 fn route_of(shared: &Shared, catalog: &Catalog, name: &str, epoch: u64) -> Result<Route> {
     let table = catalog.table(name)?;
-    let missing = || Error::corrupt(catalog::TREE, catalog::KEY, format!("table {name} has no generation"));
+    let missing = || {
+        Error::corrupt(
+            catalog::TREE,
+            catalog::KEY,
+            format!("table {name} has no generation"),
+        )
+    };
     let base = shared.named(&table.tree(table.base().ok_or_else(missing)?))?;
-    let settled = |tree| Kind::Settled { stored: table.stored, tree };
+    let settled = |tree| Kind::Settled {
+        stored: table.stored,
+        tree,
+    };
     let mut fence = None;
     let kind = match &table.migration {
         None => settled(base),
         Some(migration) => {
             let entry = catalog.migration(migration)?;
-            let step = entry.tables.iter().find(|step| step.table == name).ok_or_else(missing)?;
+            let step = entry
+                .tables
+                .iter()
+                .find(|step| step.table == name)
+                .ok_or_else(missing)?;
             let phase = entry.phase()?;
             if entry.fenced && phase == Phase::RolledBack {
                 fence = Some(Fence::AtTo);
@@ -343,11 +385,21 @@ fn route_of(shared: &Shared, catalog: &Catalog, name: &str, epoch: u64) -> Resul
                     base,
                     overlay,
                 };
-                if phase == Phase::Folding { Kind::Folding(open) } else { Kind::Open(open) }
+                if phase == Phase::Folding {
+                    Kind::Folding(open)
+                } else {
+                    Kind::Open(open)
+                }
             }
         }
     };
-    Ok(Route { epoch, active: table.active, floor: table.floor, fence, kind })
+    Ok(Route {
+        epoch,
+        active: table.active,
+        floor: table.floor,
+        fence,
+        kind,
+    })
 }
 
 /// Held by every handle; the last one that goes closes the store.

@@ -70,7 +70,9 @@ impl Flusher {
         let wanted = rounds.started + 1;
         loop {
             if let Some(reason) = &rounds.failed {
-                return Err(Error::Poisoned { reason: reason.clone() });
+                return Err(Error::Poisoned {
+                    reason: reason.clone(),
+                });
             }
             if rounds.done >= wanted {
                 return Ok(());
@@ -96,11 +98,6 @@ impl Flusher {
                 }
             }
         }
-    }
-
-    /// The first failure, if a flush failed.
-    pub(crate) fn failure(&self) -> Option<String> {
-        self.rounds.lock().failed.clone()
     }
 
     /// The body of the background thread: flushes what was written, every `interval`, until stopped.

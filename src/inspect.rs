@@ -89,7 +89,12 @@ pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<In
     let mut all = Vec::new();
     for (name, table) in &catalog.tables {
         let (active, floor) = (table.active, table.floor);
-        let mut inventory = Inventory { table: name.clone(), active, floor, ..Inventory::default() };
+        let mut inventory = Inventory {
+            table: name.clone(),
+            active,
+            floor,
+            ..Inventory::default()
+        };
         let overlay = table.overlay().map(|g| table.tree(g));
         if let Some(overlay) = &overlay {
             each(engine, overlay, |key, value| {
@@ -140,10 +145,20 @@ pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
         report.damaged(|| damage.to_string());
     }
     for (name, table) in &catalog.tables {
-        let migration = table.migration.as_ref().and_then(|name| catalog.migrations.get(name));
+        let migration = table
+            .migration
+            .as_ref()
+            .and_then(|name| catalog.migrations.get(name));
         let step = migration.and_then(|m| m.tables.iter().find(|step| step.table == *name));
         let phase = migration.map(|m| m.phase()).transpose()?;
-        verify_table(engine, name, table, step.filter(|s| !s.metadata_only), phase, &mut report)?;
+        verify_table(
+            engine,
+            name,
+            table,
+            step.filter(|s| !s.metadata_only),
+            phase,
+            &mut report,
+        )?;
         each(engine, &quarantine_tree(name), |key, value| {
             if let Err(e) = quarantine::from_bytes(key, &value) {
                 report.damaged(|| format!("quarantine of {name}, key {}: {e}", ShowKey(key)));
@@ -162,7 +177,9 @@ fn verify_table(
     phase: Option<Phase>,
     report: &mut Report,
 ) -> Result<()> {
-    let Some(base) = table.base().map(|g| table.tree(g)) else { return Ok(()) };
+    let Some(base) = table.base().map(|g| table.tree(g)) else {
+        return Ok(());
+    };
     let overlay = table.overlay().map(|g| table.tree(g));
     let mut copied = false;
     if let (Some(overlay), Some(step)) = (&overlay, step) {
@@ -178,10 +195,14 @@ fn verify_table(
             None => false,
         };
         each(engine, overlay, |key, value| {
-            let Some(entry) = parsed(name, key, value, report) else { return Ok(()) };
+            let Some(entry) = parsed(name, key, value, report) else {
+                return Ok(());
+            };
             report.quarantined += u64::from(entry.is_failed());
             report.records += u64::from(!entry.is_tombstone());
-            let companion_fits = entry.companion().is_none_or(|(v, _)| v == step.from || v == step.to);
+            let companion_fits = entry
+                .companion()
+                .is_none_or(|(v, _)| v == step.from || v == step.to);
             let fits = entry.is_tombstone() || entry.version() == step.from || entry.version() == step.to;
             if !fits || !companion_fits {
                 let version = entry.version();
@@ -197,7 +218,9 @@ fn verify_table(
     }
     let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
     each(engine, &base, |key, value| {
-        let Some(entry) = parsed(name, key, value, report) else { return Ok(()) };
+        let Some(entry) = parsed(name, key, value, report) else {
+            return Ok(());
+        };
         if entry.is_tombstone() || entry.is_failed_marker() {
             return Ok(());
         }
@@ -209,7 +232,10 @@ fn verify_table(
         let version = entry.version();
         if !(table.oldest..=table.stored).contains(&version) {
             report.damaged(|| {
-                format!("table {name}, key {}: a record of version {version} does not belong here", ShowKey(key))
+                format!(
+                    "table {name}, key {}: a record of version {version} does not belong here",
+                    ShowKey(key)
+                )
             });
         }
         if copied && !hidden {

@@ -1,40 +1,45 @@
 //! Placeholder head.
 #![cfg_attr(
     not(test),
-    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
 )]
 
-mod key;
-mod version;
-mod lineage;
+mod catalog;
 mod codec;
-mod shape;
-pub mod laws;
+mod core;
+pub mod engine;
 mod envelope;
+mod error;
+mod flusher;
+mod gate;
+mod inspect;
+mod key;
+pub mod laws;
+mod ledger;
+mod lineage;
+mod migration;
+mod observe;
+mod options;
+mod quarantine;
 mod resolve;
 mod route;
-mod write;
-mod table;
 mod scan;
-mod catalog;
-mod ledger;
-mod quarantine;
-mod migration;
-mod gate;
-mod flusher;
-mod core;
-mod store;
-mod options;
-mod inspect;
+pub mod shape;
 mod stats;
-mod observe;
-pub mod engine;
-mod error;
+mod store;
+mod table;
+mod version;
+mod write;
 
 pub use catalog::{Counts, Phase};
 pub use error::{Cast, CastError, EngineError, EngineErrorKind, Error, Result};
 pub use inspect::{Inventory, Report};
-pub use key::Key;
+pub use key::{Key, KeyPrefix};
 pub use ledger::LedgerEntry;
 pub use migration::{
     AbandonPlan, Backfill, Budget, ContractPlan, Migration, NewWrites, Plan, Status, TableStatus, Waiting,
@@ -42,7 +47,7 @@ pub use migration::{
 pub use observe::{Observer, Pause};
 pub use options::{Durability, Options};
 pub use scan::Scan;
-pub use shape::{Describe, Shape};
+pub use shape::Describe;
 pub use stats::{Activity, Histogram, Operation, Stats};
 pub use store::Store;
 pub use table::Table;

@@ -28,7 +28,12 @@ pub(crate) enum FailureKind {
 
 impl CastFailure {
     fn new(kind: FailureKind, from: u32, to: u32, source: CastError) -> Self {
-        Self { kind, from, to, source }
+        Self {
+            kind,
+            from,
+            to,
+            source,
+        }
     }
 }
 
@@ -41,7 +46,10 @@ pub(crate) type Stored<'a> = (u32, &'a [u8]);
 pub(crate) const fn assert_chain<V: Version>() {
     let (own, previous) = (V::VERSION, <V::Previous as Version>::VERSION);
     assert!(own > 0, "Version::VERSION starts at 1");
-    assert!(previous == 0 || own == previous + 1, "a gap in the lineage: VERSION must be Previous::VERSION + 1");
+    assert!(
+        previous == 0 || own == previous + 1,
+        "a gap in the lineage: VERSION must be Previous::VERSION + 1"
+    );
 }
 
 const fn is_first<V: Version>() -> bool {
@@ -50,7 +58,11 @@ const fn is_first<V: Version>() -> bool {
 
 /// The oldest version of `V`'s lineage.
 pub(crate) const fn oldest<V: Version>() -> u32 {
-    if is_first::<V>() { V::VERSION } else { oldest::<V::Previous>() }
+    if is_first::<V>() {
+        V::VERSION
+    } else {
+        oldest::<V::Previous>()
+    }
 }
 
 /// Decodes bytes of `stored` and upcasts them to `V`.
@@ -60,12 +72,19 @@ pub(crate) fn decode_at<V: Version>((stored, bytes): Stored<'_>) -> CastResult<V
     }
     if stored > V::VERSION || is_first::<V>() {
         let what = if stored > V::VERSION { "newer" } else { "older" };
-        let source = CastError::new(format!("version {stored} is {what} than any type of this lineage"));
+        let source = CastError::new(format!(
+            "version {stored} is {what} than any type of this lineage"
+        ));
         return Err(CastFailure::new(FailureKind::Unknown, stored, V::VERSION, source));
     }
     let previous = decode_at::<V::Previous>((stored, bytes))?;
     V::upcast(previous).map_err(|e| {
-        CastFailure::new(FailureKind::Cast(Cast::Upcast), V::VERSION.saturating_sub(1), V::VERSION, e)
+        CastFailure::new(
+            FailureKind::Cast(Cast::Upcast),
+            V::VERSION.saturating_sub(1),
+            V::VERSION,
+            e,
+        )
     })
 }
 
@@ -78,7 +97,9 @@ pub(crate) fn encode_at<V: Version>(
     out: &mut Vec<u8>,
 ) -> CastResult<()> {
     if target == V::VERSION {
-        return record.encode(out).map_err(|e| CastFailure::new(FailureKind::Codec, target, target, e));
+        return record
+            .encode(out)
+            .map_err(|e| CastFailure::new(FailureKind::Codec, target, target, e));
     }
     if target > V::VERSION || is_first::<V>() {
         let source = CastError::new(format!("the lineage has no type for version {target}"));
@@ -94,7 +115,12 @@ fn downcast_once<V: Version>(record: &V, last: Option<Stored<'_>>) -> CastResult
         _ => None,
     };
     record.downcast(last).map_err(|e| {
-        CastFailure::new(FailureKind::Cast(Cast::Downcast), V::VERSION, V::VERSION.saturating_sub(1), e)
+        CastFailure::new(
+            FailureKind::Cast(Cast::Downcast),
+            V::VERSION,
+            V::VERSION.saturating_sub(1),
+            e,
+        )
     })
 }
 
@@ -123,17 +149,26 @@ pub(crate) fn merge_at<V: Version>(main: Stored<'_>, last: V) -> CastResult<Merg
     let previous_bytes = encoded(&previous)?;
     let failed = |cast| move |e| CastFailure::new(FailureKind::Cast(cast), previous_version, V::VERSION, e);
     if let Some(record) = V::merge(previous, last).map_err(failed(Cast::Merge))? {
-        return Ok(Merged { record, dropped: dropped_below });
+        return Ok(Merged {
+            record,
+            dropped: dropped_below,
+        });
     }
     // The default: keep the newer form if it says the same to old code.
     let last: V = decode_at((V::VERSION, &last_bytes))?;
     let seen = downcast_once(&last, Some((previous_version, &previous_bytes)))?;
     if encoded(&seen)? == previous_bytes {
-        return Ok(Merged { record: last, dropped: dropped_below });
+        return Ok(Merged {
+            record: last,
+            dropped: dropped_below,
+        });
     }
     let previous = decode_at::<V::Previous>((previous_version, &previous_bytes))?;
     let record = V::upcast(previous).map_err(failed(Cast::Upcast))?;
-    Ok(Merged { record, dropped: true })
+    Ok(Merged {
+        record,
+        dropped: true,
+    })
 }
 
 fn encoded<V: Version>(record: &V) -> CastResult<Vec<u8>> {
@@ -156,6 +191,8 @@ pub(crate) fn validate_at<V: Version>(record: &V, active: u32, last: Option<Stor
     validate_at::<V::Previous>(&downcast_once(record, last)?, active, last)
 }
 
+type MergedBytes = CastResult<Merged<Vec<u8>>>;
+
 /// Casts to one version, from bytes to bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Casts {
@@ -163,8 +200,7 @@ pub(crate) struct Casts {
     pub(crate) same_bytes: bool,
     pub(crate) shape: fn() -> Result<Shape, CastError>,
     upcast: fn(Stored<'_>) -> CastResult<Vec<u8>>,
-    merge: fn(Stored<'_>, &[u8]) -> CastResult<Merged<Vec<u8>>>,
-    downcast: fn(&[u8], u32, Option<Stored<'_>>) -> CastResult<Vec<u8>>,
+    merge: fn(Stored<'_>, &[u8]) -> MergedBytes,
 }
 
 impl Casts {
@@ -181,12 +217,10 @@ impl Casts {
             merge: |main, companion| {
                 let merged = merge_at::<V>(main, decode_at((V::VERSION, companion))?)?;
                 validate_at(&merged.record, V::VERSION, None)?;
-                Ok(Merged { record: encoded(&merged.record)?, dropped: merged.dropped })
-            },
-            downcast: |bytes, target, last| {
-                let mut out = Vec::new();
-                encode_at(&decode_at::<V>((V::VERSION, bytes))?, target, last, &mut out)?;
-                Ok(out)
+                Ok(Merged {
+                    record: encoded(&merged.record)?,
+                    dropped: merged.dropped,
+                })
             },
         }
     }
@@ -197,13 +231,8 @@ impl Casts {
     }
 
     /// `merge(main, companion)`, validated.
-    pub(crate) fn merge(&self, main: Stored<'_>, companion: &[u8]) -> CastResult<Merged<Vec<u8>>> {
+    pub(crate) fn merge(&self, main: Stored<'_>, companion: &[u8]) -> MergedBytes {
         self.guarded(Cast::Merge, main.0, || (self.merge)(main, companion))
-    }
-
-    /// The record in version `target`.
-    pub(crate) fn downcast(&self, bytes: &[u8], target: u32, last: Option<Stored<'_>>) -> CastResult<Vec<u8>> {
-        self.guarded(Cast::Downcast, target, || (self.downcast)(bytes, target, last))
     }
 
     /// A panic in the user's cast is that record's failure: it must not end the worker.
@@ -215,7 +244,12 @@ impl Casts {
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
             let source = CastError::new(format!("the cast panicked: {text}"));
-            Err(CastFailure::new(FailureKind::Cast(cast), from, self.version, source))
+            Err(CastFailure::new(
+                FailureKind::Cast(cast),
+                from,
+                self.version,
+                source,
+            ))
         })
     }
 }
@@ -259,9 +293,17 @@ pub(crate) fn merge_up<V: Version>(to: u32, main: Stored<'_>, companion: &[u8]) 
     }
     let below = merge_up::<V::Previous>(to, main, companion)?;
     let record = V::upcast(below.record).map_err(|e| {
-        CastFailure::new(FailureKind::Cast(Cast::Upcast), V::VERSION.saturating_sub(1), V::VERSION, e)
+        CastFailure::new(
+            FailureKind::Cast(Cast::Upcast),
+            V::VERSION.saturating_sub(1),
+            V::VERSION,
+            e,
+        )
     })?;
-    Ok(Merged { record, dropped: below.dropped })
+    Ok(Merged {
+        record,
+        dropped: below.dropped,
+    })
 }
 
 /// [`assert_chain`] for a whole lineage.

@@ -99,7 +99,10 @@ const BACKLOG_KEYS_MAX: usize = 32 * 1024;
 
 impl Backlog {
     fn new() -> Self {
-        Self { keys: ArrayQueue::new(BACKLOG_KEYS_MAX), overflowed: AtomicBool::new(false) }
+        Self {
+            keys: ArrayQueue::new(BACKLOG_KEYS_MAX),
+            overflowed: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn push(&self, key: &[u8]) {
@@ -223,7 +226,11 @@ impl TableState {
     }
 
     pub(crate) fn refuse_version(&self, version: u32, reason: impl Into<String>) -> Error {
-        Error::Version { table: self.name.to_string(), version, reason: reason.into() }
+        Error::Version {
+            table: self.name.to_string(),
+            version,
+            reason: reason.into(),
+        }
     }
 
     pub(crate) fn parse(&self, key: &[u8], value: Value) -> Result<Entry> {
@@ -265,7 +272,13 @@ impl TableState {
                 let frontier = self.frontier();
                 let overlay = open.overlay.tree.get(key)?;
                 let covered = side == Side::To && frontier.covers(key);
-                self.resolve(open, side, key, overlay, || if covered { Ok(None) } else { open.base.tree.get(key) })
+                self.resolve(open, side, key, overlay, || {
+                    if covered {
+                        Ok(None)
+                    } else {
+                        open.base.tree.get(key)
+                    }
+                })
             }
             Kind::Folding(open) => {
                 let overlay = open.overlay.tree.get(key)?;
@@ -289,7 +302,12 @@ impl TableState {
         if entry.is_tombstone() || entry.is_failed_marker() {
             return Ok(Found::Absent);
         }
-        Ok(Found::Form { entry, form: Form::Main, to, validate })
+        Ok(Found::Form {
+            entry,
+            form: Form::Main,
+            to,
+            validate,
+        })
     }
 
     /// Resolves an overlay lookup of an open or folding migration; `base` is asked only if it has the answer.
@@ -315,7 +333,12 @@ impl TableState {
             Form::Base => from_base(base()?),
             form @ (Form::Main | Form::Companion | Form::Merge) => {
                 let validate = forward && entry.version() != open.to;
-                Ok(Found::Form { entry, form, to: open.to, validate })
+                Ok(Found::Form {
+                    entry,
+                    form,
+                    to: open.to,
+                    validate,
+                })
             }
             Form::Failed => Err(self.quarantined(key)?),
             Form::OneWay => Err(self.refuse_version(
@@ -331,7 +354,10 @@ impl TableState {
             Form::Foreign => Err(Error::corrupt(
                 &*self.name,
                 key,
-                format!("version {} is of neither side of the open migration", entry.version()),
+                format!(
+                    "version {} is of neither side of the open migration",
+                    entry.version()
+                ),
             )),
         }
     }
@@ -339,7 +365,11 @@ impl TableState {
     fn quarantined(&self, key: &[u8]) -> Result<Error> {
         let reason = crate::quarantine::reason(&self.shared, &self.name, key)?
             .unwrap_or_else(|| "the reason is not recorded".to_owned());
-        Ok(Error::Quarantined { table: self.name.to_string(), key: key.to_vec(), reason })
+        Ok(Error::Quarantined {
+            table: self.name.to_string(),
+            key: key.to_vec(),
+            reason,
+        })
     }
 
     /// Makes one engine call under the gate, if the epoch is still `epoch`; `None` if it moved. Answers the time

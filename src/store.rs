@@ -36,7 +36,9 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store").field("path", &self.lease.0.shared.path).finish_non_exhaustive()
+        f.debug_struct("Store")
+            .field("path", &self.lease.0.shared.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -57,7 +59,12 @@ impl Store {
     }
 
     #[cfg(feature = "sled")]
-    pub(crate) fn open_directory(path: &Path, settings: Settings, cache_bytes: u64, create: bool) -> Result<Store> {
+    pub(crate) fn open_directory(
+        path: &Path,
+        settings: Settings,
+        cache_bytes: u64,
+        create: bool,
+    ) -> Result<Store> {
         let lock = prepare_directory(path, "sled", create)?;
         let options = crate::engine::SledOptions::default().cache_bytes(cache_bytes);
         let engine = crate::engine::SledEngine::open(path.join("sled"), options)?;
@@ -158,7 +165,10 @@ impl Store {
     pub fn migrations(&self) -> Result<Vec<Status>> {
         let catalog = self.core().catalog();
         let names: Vec<String> = catalog.migrations.keys().cloned().collect();
-        names.iter().map(|name| Migration::new(Arc::clone(&self.lease), name)?.status()).collect()
+        names
+            .iter()
+            .map(|name| Migration::new(Arc::clone(&self.lease), name)?.status())
+            .collect()
     }
 
     /// Makes everything written before this call durable.
@@ -240,7 +250,13 @@ impl Store {
 fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
     let catalog = core.catalog();
     let table = catalog.table(name)?;
-    let refuse = |version, reason: String| Err(Error::Version { table: name.to_owned(), version, reason });
+    let refuse = |version, reason: String| {
+        Err(Error::Version {
+            table: name.to_owned(),
+            version,
+            reason,
+        })
+    };
     if V::VERSION < table.floor {
         return refuse(
             V::VERSION,
@@ -262,10 +278,17 @@ fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
         );
     }
     for casts in Lineage::of::<V>().iter() {
-        let Some(stored) = table.shapes.get(&casts.version) else { continue };
+        let Some(stored) = table.shapes.get(&casts.version) else {
+            continue;
+        };
         let version = casts.version;
-        let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
-        let shape = (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
+        let shape_error = |difference| Error::Shape {
+            table: name.to_owned(),
+            version,
+            difference,
+        };
+        let shape =
+            (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
         if let Some(difference) = stored.difference(&shape) {
             return Err(shape_error(format!(
                 "the type changed without a new version: {difference}; give the changed type the next version, \
@@ -278,7 +301,10 @@ fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
 
 fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> {
     if name.is_empty() || name.len() > 256 {
-        return Err(Error::state(format!("table {name:?}"), "a table's name has 1 to 256 bytes"));
+        return Err(Error::state(
+            format!("table {name:?}"),
+            "a table's name has 1 to 256 bytes",
+        ));
     }
     let shape = crate::shape::Shape::of::<V>().map_err(|e| Error::Shape {
         table: name.to_owned(),
@@ -287,7 +313,9 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
     })?;
     let result = core.change(Instant::now(), |catalog| {
         if catalog.tables.contains_key(name) {
-            return Err(Error::Conflict { subject: format!("table {name}") });
+            return Err(Error::Conflict {
+                subject: format!("table {name}"),
+            });
         }
         let (id, generation) = (catalog.new_id(), catalog.new_id());
         let version = V::VERSION;
@@ -297,14 +325,21 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
             floor: version,
             stored: version,
             oldest: version,
-            generations: vec![Generation { id: generation, unswept: false }],
+            generations: vec![Generation {
+                id: generation,
+                unswept: false,
+            }],
             shapes: [(version, shape)].into(),
             migration: None,
         };
         catalog.tables.insert(name.to_owned(), entry);
         let route = core.route_of(catalog, name)?;
         let event = Event::new("create table", name).count("version", u64::from(version));
-        Ok(Change { event, flips: Vec::new(), result: route })
+        Ok(Change {
+            event,
+            flips: Vec::new(),
+            result: route,
+        })
     });
     match result {
         Ok(mut route) => {
@@ -323,7 +358,9 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
                 }
                 tries += 1;
                 if tries > 10_000 {
-                    return Err(Error::Conflict { subject: format!("table {name}") });
+                    return Err(Error::Conflict {
+                        subject: format!("table {name}"),
+                    });
                 }
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
@@ -335,7 +372,11 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
 /// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory.
 fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     let fail = |reason: &str, source: Option<std::io::Error>| {
-        Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
+        Err(Error::Path {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+            source,
+        })
     };
     let mark = path.join(MARK);
     match fs::metadata(path) {
@@ -358,11 +399,16 @@ fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     };
     if marked.is_none() {
         let foreign = match fs::read_dir(path) {
-            Ok(entries) => entries.flatten().any(|e| e.file_name() != LOCK && e.file_name() != "EXUVIA.new"),
+            Ok(entries) => entries
+                .flatten()
+                .any(|e| e.file_name() != LOCK && e.file_name() != "EXUVIA.new"),
             Err(e) => return fail("cannot be listed; check the permissions", Some(e)),
         };
         if foreign {
-            return fail("holds files that are not of a store; name an empty or a new directory", None);
+            return fail(
+                "holds files that are not of a store; name an empty or a new directory",
+                None,
+            );
         }
         if !create {
             return fail("there is no store here, and creating one was not asked for", None);
@@ -371,13 +417,22 @@ fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     if let Some(text) = &marked {
         check_mark(path, text, engine)?;
     }
-    let lock = match File::options().create(true).truncate(false).write(true).open(path.join(LOCK)) {
+    let lock = match File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path.join(LOCK))
+    {
         Ok(lock) => lock,
         Err(e) => return fail("its LOCK file cannot be opened; check the permissions", Some(e)),
     };
     match lock.try_lock() {
         Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_owned() }),
+        Err(fs::TryLockError::WouldBlock) => {
+            return Err(Error::Locked {
+                path: path.to_owned(),
+            });
+        }
         Err(fs::TryLockError::Error(e)) => return fail("cannot be locked", Some(e)),
     }
     if marked.is_none()
@@ -410,7 +465,11 @@ fn write_mark(path: &Path, mark: &Path, engine: &str) -> std::io::Result<()> {
 }
 
 fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
-    let fail = |reason: String| Err(Error::Format { reason: format!("{}: {reason}", path.display()) });
+    let fail = |reason: String| {
+        Err(Error::Format {
+            reason: format!("{}: {reason}", path.display()),
+        })
+    };
     let mut lines = text.lines();
     if lines.next() != Some(MARK_FORMAT) {
         return fail(format!(

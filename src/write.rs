@@ -41,7 +41,12 @@ enum Rule<'a> {
 fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>> {
     table.check_floor(route, view)?;
     let open = match &route.kind {
-        Kind::Settled { stored, tree } => return Ok(Rule::Settled { stored: *stored, tree }),
+        Kind::Settled { stored, tree } => {
+            return Ok(Rule::Settled {
+                stored: *stored,
+                tree,
+            });
+        }
         Kind::Folding(open) => return Ok(Rule::Folding(open)),
         Kind::Open(open) => open,
     };
@@ -84,7 +89,8 @@ impl TableState {
             let done = match rule(self, &route, record.view())? {
                 Rule::Settled { stored, tree } => {
                     let value = self.settled_value(key, record, stored, route.active)?;
-                    self.gated(route.epoch, waited, || tree.tree.put(key, &value))?.is_some()
+                    self.gated(route.epoch, waited, || tree.tree.put(key, &value))?
+                        .is_some()
                 }
                 Rule::To(open) => self.put_at_to(&route, open, key, record, waited)?,
                 Rule::From(open) => self.put_at_from(&route, open, key, record, waited)?,
@@ -106,12 +112,13 @@ impl TableState {
         loop {
             let route = self.route();
             let done = match rule(self, &route, view)? {
-                Rule::Settled { tree, .. } => {
-                    self.gated(route.epoch, waited, || tree.tree.delete(key))?.is_some()
-                }
+                Rule::Settled { tree, .. } => self
+                    .gated(route.epoch, waited, || tree.tree.delete(key))?
+                    .is_some(),
                 Rule::To(open) | Rule::From(open) => {
                     let value = envelope::tombstone(key, view.min(open.to));
-                    self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?.is_some()
+                    self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?
+                        .is_some()
                 }
                 Rule::Folding(open) => self.write_folding(&route, open, key, None, waited)?,
             };
@@ -124,11 +131,15 @@ impl TableState {
     /// The envelope of a record in a table (or base) that is written in `stored`.
     #[inline]
     fn settled_value(&self, key: &[u8], record: &dyn Encoder, stored: u32, active: u32) -> Result<Vec<u8>> {
-        record.validate(active, None).map_err(|e| self.cast_failed(key, e))?;
+        record
+            .validate(active, None)
+            .map_err(|e| self.cast_failed(key, e))?;
         self.check_survives(key, record, stored)?;
         let mut value = Vec::with_capacity(256);
         envelope::start(&mut value, Flags::NONE, stored);
-        record.encode(stored, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
+        record
+            .encode(stored, None, &mut value)
+            .map_err(|e| self.cast_failed(key, e))?;
         envelope::finish(key, &mut value);
         self.shared.check_size(key, &value)?;
         Ok(value)
@@ -164,25 +175,41 @@ impl TableState {
     ) -> Result<bool> {
         self.check_survives(key, record, open.to)?;
         // A type that drops fields wants the last old form; the write is then conditional on what was read.
-        let read = if record.drops_fields(open.from) { Some(self.last_from_form(open, key)?) } else { None };
-        let last = read.as_ref().and_then(|read| read.last.as_ref().map(|(v, bytes)| (*v, bytes.as_slice())));
-        record.validate(route.active, last).map_err(|e| self.cast_failed(key, e))?;
+        let read = if record.drops_fields(open.from) {
+            Some(self.last_from_form(open, key)?)
+        } else {
+            None
+        };
+        let last = read
+            .as_ref()
+            .and_then(|read| read.last.as_ref().map(|(v, bytes)| (*v, bytes.as_slice())));
+        record
+            .validate(route.active, last)
+            .map_err(|e| self.cast_failed(key, e))?;
         let mut value = Vec::with_capacity(384);
         if open.one_way {
             envelope::start(&mut value, Flags::NONE, open.to);
-            record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
+            record
+                .encode(open.to, None, &mut value)
+                .map_err(|e| self.cast_failed(key, e))?;
         } else {
             let mut companion = Vec::with_capacity(192);
-            record.encode(open.from, last, &mut companion).map_err(|e| self.downcast_refused(key, open, e))?;
+            record
+                .encode(open.from, last, &mut companion)
+                .map_err(|e| self.downcast_refused(key, open, e))?;
             envelope::start_with_companion(&mut value, Flags::NONE, open.to, open.from, companion.len());
-            record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
+            record
+                .encode(open.to, None, &mut value)
+                .map_err(|e| self.cast_failed(key, e))?;
             value.extend_from_slice(&companion);
         }
         envelope::finish(key, &mut value);
         self.shared.check_size(key, &value)?;
         let overlay = &open.overlay.tree;
         match read {
-            None => Ok(self.gated(route.epoch, waited, || overlay.put(key, &value))?.is_some()),
+            None => Ok(self
+                .gated(route.epoch, waited, || overlay.put(key, &value))?
+                .is_some()),
             Some(LastForm { overlay: old, .. }) => {
                 let swap = || overlay.compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value));
                 Ok(self.gated(route.epoch, waited, swap)? == Some(true))
@@ -199,15 +226,30 @@ impl TableState {
         record: &dyn Encoder,
         waited: &mut Duration,
     ) -> Result<bool> {
-        record.validate(route.active, None).map_err(|e| self.cast_failed(key, e))?;
+        record
+            .validate(route.active, None)
+            .map_err(|e| self.cast_failed(key, e))?;
         self.check_survives(key, record, open.from)?;
         let mut main = Vec::with_capacity(192);
-        record.encode(open.from, None, &mut main).map_err(|e| self.cast_failed(key, e))?;
-        let old = open.overlay.tree.get(key)?.map(|value| self.parse(key, value)).transpose()?;
-        let kept = old.as_ref().and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
+        record
+            .encode(open.from, None, &mut main)
+            .map_err(|e| self.cast_failed(key, e))?;
+        let old = open
+            .overlay
+            .tree
+            .get(key)?
+            .map(|value| self.parse(key, value))
+            .transpose()?;
+        let kept = old
+            .as_ref()
+            .and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
         let value = envelope::seal(key, Flags::NONE, open.from, &main, kept);
         self.shared.check_size(key, &value)?;
-        let swap = || open.overlay.tree.compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value));
+        let swap = || {
+            open.overlay
+                .tree
+                .compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value))
+        };
         if self.gated(route.epoch, waited, swap)? != Some(true) {
             return Ok(false);
         }
@@ -233,12 +275,19 @@ impl TableState {
             return Ok(self.gated(route.epoch, waited, write)?.is_some());
         };
         let commit = fold_commit(open, key, &old, value.map(<[u8]>::to_vec));
-        let applied = self.gated(route.epoch, waited, || self.shared.engine.commit(&commit.0, &commit.1))?;
+        let applied = self.gated(route.epoch, waited, || {
+            self.shared.engine.commit(&commit.0, &commit.1)
+        })?;
         Ok(applied == Some(Outcome::Applied))
     }
 
     fn last_from_form(&self, open: &Open, key: &[u8]) -> Result<LastForm> {
-        let overlay = open.overlay.tree.get(key)?.map(|value| self.parse(key, value)).transpose()?;
+        let overlay = open
+            .overlay
+            .tree
+            .get(key)?
+            .map(|value| self.parse(key, value))
+            .transpose()?;
         let value = overlay.as_ref().map(|entry| Value::from(entry.bytes()));
         let found = match self.resolve(open, Side::From, key, value, || open.base.tree.get(key)) {
             Ok(found) => found,
@@ -247,9 +296,13 @@ impl TableState {
             Err(e) => return Err(e),
         };
         let last = match found {
-            Found::Form { entry, form: Form::Companion, .. } => {
-                entry.companion().map(|(version, bytes)| (version, bytes.to_vec()))
-            }
+            Found::Form {
+                entry,
+                form: Form::Companion,
+                ..
+            } => entry
+                .companion()
+                .map(|(version, bytes)| (version, bytes.to_vec())),
             Found::Form { entry, .. } => Some((entry.version(), entry.main().to_vec())),
             Found::Absent => None,
         };
@@ -257,16 +310,35 @@ impl TableState {
     }
 
     pub(crate) fn cast_failed(&self, key: &[u8], failure: CastFailure) -> Error {
-        let CastFailure { kind, from, to, source } = failure;
+        let CastFailure {
+            kind,
+            from,
+            to,
+            source,
+        } = failure;
         let table = self.name.to_string();
         match kind {
-            FailureKind::Cast(cast) => Error::Cast { table, key: key.to_vec(), cast, from, to, source },
-            FailureKind::Codec => {
-                Error::Codec { table, key: key.to_vec(), version: from, reason: source.to_string() }
-            }
+            FailureKind::Cast(cast) => Error::Cast {
+                table,
+                key: key.to_vec(),
+                cast,
+                from,
+                to,
+                source,
+            },
+            FailureKind::Codec => Error::Codec {
+                table,
+                key: key.to_vec(),
+                version: from,
+                reason: source.to_string(),
+            },
             FailureKind::Unknown => {
                 let reason = format!("key {}: {source}", crate::error::ShowKey(key));
-                Error::Version { table, version: from, reason }
+                Error::Version {
+                    table,
+                    version: from,
+                    reason,
+                }
             }
         }
     }
@@ -297,8 +369,20 @@ pub(crate) fn fold_commit(
     value: Option<Vec<u8>>,
 ) -> (Vec<Check>, Vec<Write>) {
     let overlay = open.overlay.name.to_string();
-    let check = Check { tree: overlay.clone(), key: key.to_vec(), expected: Some(old.to_vec()) };
-    let clear = Write { tree: overlay, key: key.to_vec(), value: None };
-    let keep = Write { tree: open.base.name.to_string(), key: key.to_vec(), value };
+    let check = Check {
+        tree: overlay.clone(),
+        key: key.to_vec(),
+        expected: Some(old.to_vec()),
+    };
+    let clear = Write {
+        tree: overlay,
+        key: key.to_vec(),
+        value: None,
+    };
+    let keep = Write {
+        tree: open.base.name.to_string(),
+        key: key.to_vec(),
+        value,
+    };
     (vec![check], vec![clear, keep])
 }

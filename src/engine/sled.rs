@@ -13,11 +13,13 @@ mod fence;
 mod files;
 mod lifetime;
 mod options;
+mod pace;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
@@ -25,23 +27,29 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use self::fence::{Access, Fence};
 use self::files::Files;
 pub use self::options::SledOptions;
+use self::pace::Pace;
 use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
 use crate::error::{EngineError, EngineErrorKind};
 
-/// Longest key. sled itself has no limit, but an index page holds up to 256 keys in full.
-const KEY_BYTES_MAX: usize = 4 * 1024;
-/// Longest value. sled itself has no limit, but a page holds up to 16 values and is read and written as a whole.
-const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The size of sled's segments, fixed when a store is made. Pages over a quarter of it would become files of their
+/// own ("blobs"), which sled never syncs, so that a loss of power could damage what was flushed long ago: the limits
+/// below keep every page under that. A leaf holds up to some 17 records, an index page up to 256 keys.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// Longest key.
+const KEY_BYTES_MAX: usize = 2 * 1024;
+/// Longest value.
+const VALUE_BYTES_MAX: usize = 48 * 1024;
 /// Most writes in a commit: all other calls wait while it is made.
 const COMMIT_WRITES_MAX: usize = 4096;
 /// sled's own tree, which cannot be dropped.
 const DEFAULT_TREE: &str = "__sled__default";
 /// A store in a directory, kept by sled.
 ///
-/// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`]
-/// (nothing flushes on its own). Values over some 8 KiB are expensive: a page of up to 16 records that comes to more
-/// than 128 KiB is written as a file of its own, in full, whenever ten changes to it have come together, and a
-/// loss of power between sled's writing the log and the next flush may damage such a page.
+/// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`].
+/// Besides, the engine syncs its log by itself before a segment of it waits, because sled could otherwise not be
+/// opened after a loss of power (see docs/reliability.md).
+///
+/// Limits: keys of 2 KiB, values of 48 KiB.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
@@ -58,8 +66,10 @@ pub struct SledEngine {
 struct Shared {
     /// `None` only in `drop`.
     db: Option<sled::Db>,
-    fence: Fence,
-    files: Files,
+    fence: Arc<Fence>,
+    /// `None` only in `drop`.
+    pace: Option<Arc<Pace>>,
+    syncing: Option<JoinHandle<()>>,
     directory: PathBuf,
     /// Dropped trees. The last handle of a tree flushes the store when it goes, so that is not left to chance.
     dropped: Mutex<Vec<sled::Tree>>,
@@ -85,20 +95,34 @@ impl SledEngine {
         let directory = directory.as_ref();
         let place = directory.display().to_string();
         let io = |e: io::Error| EngineError::io(&*place, e);
-        std::fs::create_dir_all(directory).map_err(io)?;
+        let config = |directory: &Path| {
+            sled::Config::new()
+                .path(directory)
+                .cache_capacity(options.cache_bytes)
+                .segment_size(SEGMENT_BYTES)
+                .mode(sled::Mode::HighThroughput)
+                .flush_every_ms(None)
+        };
+        if files::is_new(directory).map_err(io)? {
+            let draft = files::begin_draft(directory).map_err(io)?;
+            drop(lifetime::open(&config(&draft), &draft, &place)?);
+            files::finish_draft(&draft, directory).map_err(io)?;
+        }
         let directory = directory.canonicalize().map_err(io)?;
-
-        let config = sled::Config::new()
-            .path(&directory)
-            .cache_capacity(options.cache_bytes)
-            .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None);
+        files::remove_half_snapshots(&directory).map_err(io)?;
+        let config = config(&directory);
         let db = lifetime::open(&config, &directory, &place)?;
         let files = Files::open(&directory).map_err(io)?;
+        let fence = Arc::new(Fence::new(config));
+        let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files));
+        // Recovery has written: none of it may wait for a later sync.
+        pace.sync()?;
+        let syncing = pace.start().map_err(io)?;
         let shared = Shared {
             db: Some(db),
-            fence: Fence::new(config),
-            files,
+            fence,
+            pace: Some(pace),
+            syncing: Some(syncing),
             directory,
             dropped: Mutex::default(),
         };
@@ -137,6 +161,7 @@ impl Tree for SledTree {
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
+        self.shared.admit(key, None)?;
         self.call(Access::Write, |tree| tree.remove(key).map(drop))
     }
 
@@ -176,9 +201,12 @@ impl Shared {
         let size = value.map_or(0, <[u8]>::len);
         limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
         limit("bytes of a value", size, VALUE_BYTES_MAX)?;
-        self.files
-            .room_for(size)
-            .map_err(|e| EngineError::io("no room for a large value; nothing was written", e))
+        self.pace()?.admit(key.len() + size)
+    }
+
+    fn pace(&self) -> EngineResult<&Pace> {
+        let closed = || EngineError::new(EngineErrorKind::Poisoned, "the engine is closed");
+        self.pace.as_deref().ok_or_else(closed)
     }
 
     fn db(&self) -> sled::Result<&sled::Db> {
@@ -338,18 +366,7 @@ impl Engine for SledEngine {
     /// Durable means: `fdatasync` has returned, for the log and for every blob. Cost: sled's own write of its buffer,
     /// and those.
     fn flush(&self) -> EngineResult<()> {
-        let shared = &self.shared;
-        shared
-            .fence
-            .call(Access::Write, "", || shared.db()?.flush().map(drop))?;
-        shared.fence.check(Access::Write)?;
-        shared.files.sync().map_err(|e| {
-            // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
-            // for data that is gone. So there is none.
-            let error = EngineError::io("flush", e);
-            shared.fence.stop(&error.to_string());
-            error
-        })
+        self.shared.pace()?.sync()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -363,16 +380,28 @@ impl Engine for SledEngine {
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {
-        self.shared
-            .files
-            .bytes()
-            .map_err(|e| EngineError::io("size of the files", e))
+        let files = self.shared.pace()?.files();
+        files.bytes().map_err(|e| EngineError::io("size of the files", e))
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let held = (self.db.take(), std::mem::take(&mut *self.dropped.lock()));
-        lifetime::close(held, &self.fence.ending(), &self.directory);
+        let ending = self.fence.ending();
+        if let Some(pace) = &self.pace {
+            pace.stop();
+        }
+        let syncing = self.syncing.take();
+        if matches!(ending, lifetime::Ending::Plain)
+            && let Some(syncing) = syncing
+        {
+            drop(syncing.join());
+        }
+        let held = (
+            self.pace.take(),
+            self.db.take(),
+            std::mem::take(&mut *self.dropped.lock()),
+        );
+        lifetime::close(held, &ending, &self.directory);
     }
 }

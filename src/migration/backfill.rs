@@ -60,14 +60,26 @@ impl<'a> TableBackfill<'a> {
     pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
         let (page, calls) = (VecDeque::new(), Vec::new());
-        Self { table, shared, casts, page, page_end: false, pass: None, unsaved: None, calls }
+        Self {
+            table,
+            shared,
+            casts,
+            page,
+            page_end: false,
+            pass: None,
+            unsaved: None,
+            calls,
+        }
     }
 
     /// Works through up to `batch` records.
     pub(crate) fn step(&mut self, meter: &BackgroundMeter, batch: usize) -> Result<Stepped> {
         let route = self.table.state.route_owned();
         let Kind::Open(open) = &route.kind else {
-            return Ok(Stepped { moved: true, ..Stepped::default() });
+            return Ok(Stepped {
+                moved: true,
+                ..Stepped::default()
+            });
         };
         let stage = self.table.progress.lock().stage()?;
         let mut stepped = Stepped::default();
@@ -134,7 +146,9 @@ impl<'a> TableBackfill<'a> {
                 if stepped.records > 0 && self.calls.iter().sum::<Duration>() > Duration::from_micros(200) {
                     break;
                 }
-                let cursor = last.clone().unwrap_or_else(|| self.table.progress.lock().cursor.clone());
+                let cursor = last
+                    .clone()
+                    .unwrap_or_else(|| self.table.progress.lock().cursor.clone());
                 let lower = if cursor.is_empty() && !self.started(&last) {
                     Bound::Unbounded
                 } else {
@@ -145,7 +159,9 @@ impl<'a> TableBackfill<'a> {
                 self.page = page.into();
                 continue;
             }
-            let Some((key, value)) = self.page.pop_front() else { break };
+            let Some((key, value)) = self.page.pop_front() else {
+                break;
+            };
             match self.copy_record(meter, route, open, &key, value)? {
                 Some(failed) => quarantined += u64::from(failed),
                 None => {
@@ -199,12 +215,18 @@ impl<'a> TableBackfill<'a> {
                 // In a base that is absence; the overlay needs no entry for it.
                 return Ok(Some(false));
             }
-            Ok(entry) => self.casts.upcast((entry.version(), entry.main())).map_err(|e| describe(&e)),
+            Ok(entry) => self
+                .casts
+                .upcast((entry.version(), entry.main()))
+                .map_err(|e| describe(&e)),
             Err(damage) => Err(format!("the stored value is damaged: {}", damage.0)),
         };
         let derived = derived.and_then(|main| {
             let value = envelope::seal(key, Flags::DERIVED, open.to, &main, None);
-            self.shared.check_size(key, &value).map(|()| value).map_err(|e| e.to_string())
+            self.shared
+                .check_size(key, &value)
+                .map(|()| value)
+                .map_err(|e| e.to_string())
         });
         match derived {
             Ok(value) => {
@@ -233,15 +255,29 @@ impl<'a> TableBackfill<'a> {
     ) -> Result<Option<bool>> {
         let overlay = open.overlay.name.to_string();
         let entry = if entry.is_empty() { None } else { Some(entry) };
-        let poison = reason.map(|reason| quarantine::to_bytes(key, reason)).transpose()?;
+        let poison = reason
+            .map(|reason| quarantine::to_bytes(key, reason))
+            .transpose()?;
         if let Some(reason) = reason {
             tracing::warn!(target: "exuvia", table = %self.table.state.name, reason, "record quarantined");
         }
         let tree = quarantine_tree(&self.table.state.name);
-        let checks = [Check { tree: overlay.clone(), key: key.to_vec(), expected: old.map(<[u8]>::to_vec) }];
+        let checks = [Check {
+            tree: overlay.clone(),
+            key: key.to_vec(),
+            expected: old.map(<[u8]>::to_vec),
+        }];
         let writes = [
-            Write { tree: overlay, key: key.to_vec(), value: entry },
-            Write { tree, key: key.to_vec(), value: poison },
+            Write {
+                tree: overlay,
+                key: key.to_vec(),
+                value: entry,
+            },
+            Write {
+                tree,
+                key: key.to_vec(),
+                value: poison,
+            },
         ];
         let engine = Arc::clone(&self.shared.engine);
         let outcome = self.call(meter, route, || engine.commit(&checks, &writes))?;
@@ -330,7 +366,10 @@ impl<'a> TableBackfill<'a> {
             }
             let main = (old.version(), old.main());
             let cast = match old.companion() {
-                Some((_, companion)) => self.casts.merge(main, companion).map(|m| (m.record, m.dropped, false)),
+                Some((_, companion)) => self
+                    .casts
+                    .merge(main, companion)
+                    .map(|m| (m.record, m.dropped, false)),
                 None => self.casts.upcast(main).map(|record| (record, false, true)),
             };
             let done = match cast {
@@ -354,7 +393,8 @@ impl<'a> TableBackfill<'a> {
                     done
                 }
                 Err(e) => {
-                    let failed = envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
+                    let failed =
+                        envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
                     let reason = describe(&e);
                     let done =
                         self.quarantine(meter, route, open, key, Some(old.bytes()), failed, Some(&reason))?;
@@ -423,7 +463,9 @@ impl<'a> TableBackfill<'a> {
         key: &[u8],
         value: Value,
     ) -> Result<Option<()>> {
-        let Ok(old) = Entry::parse(key, value) else { return Ok(Some(())) };
+        let Ok(old) = Entry::parse(key, value) else {
+            return Ok(Some(()));
+        };
         let overlay = Arc::clone(&open.overlay.tree);
         let done = if old.is_failed() {
             let back = if old.is_derived() {
@@ -431,11 +473,14 @@ impl<'a> TableBackfill<'a> {
             } else {
                 envelope::seal(key, Flags::NONE, old.version(), old.main(), old.companion())
             };
-            self.quarantine(meter, route, open, key, Some(old.bytes()), back, None)?.map(|_| ())
+            self.quarantine(meter, route, open, key, Some(old.bytes()), back, None)?
+                .map(|_| ())
         } else if !old.is_derived() {
             Some(())
         } else {
-            let back = old.companion().map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
+            let back = old
+                .companion()
+                .map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
             let swap = || overlay.compare_and_swap(key, Some(old.bytes()), back.as_deref());
             self.call(meter, route, swap)?.map(|_| ())
         };
@@ -444,7 +489,9 @@ impl<'a> TableBackfill<'a> {
 
     /// Persists a cursor once a flush that started after its batch is done (rule 3).
     fn save_when_durable(&mut self) -> Result<()> {
-        let Some((ticket, cursor)) = &self.unsaved else { return Ok(()) };
+        let Some((ticket, cursor)) = &self.unsaved else {
+            return Ok(());
+        };
         if !self.shared.flusher.is_durable(*ticket) {
             self.shared.flusher.touch();
             return Ok(());
@@ -460,7 +507,10 @@ impl<'a> TableBackfill<'a> {
 fn describe(failure: &CastFailure) -> String {
     match failure.kind {
         crate::lineage::FailureKind::Cast(cast) => {
-            format!("{cast} from version {} to {}: {}", failure.from, failure.to, failure.source)
+            format!(
+                "{cast} from version {} to {}: {}",
+                failure.from, failure.to, failure.source
+            )
         }
         _ => format!("version {}: {}", failure.from, failure.source),
     }

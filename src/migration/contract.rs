@@ -1,9 +1,13 @@
 //! Contract: the end of a migration, with proof.
 //!
-//! 1. Join the worker. 2. Raise the fence (in memory): old writers are refused from here, those in flight are
-//! drained by the gate. 3. One ordered pass over overlay and base brings forward what old writers left, and
-//! proves that no live key is left behind (invariant 10). 4. Flush. 5. Commit the catalog with one generation.
-//! 6. Flip. 7. The old base is emptied and the overlay's companions are swept in the background.
+//! 1. Join the worker.
+//! 2. Raise the fence (in memory): old writers are refused from here, those in flight are drained by the gate.
+//! 3. One ordered pass over overlay and base brings forward what old writers left, and proves that no live key is
+//!    left behind (invariant 10).
+//! 4. Flush.
+//! 5. Commit the catalog with one generation.
+//! 6. Flip.
+//! 7. The old base is emptied and the overlay's companions are swept in the background.
 //!
 //! If anything before 5 fails, the fence comes down and everything is as it was.
 
@@ -35,13 +39,19 @@ pub struct ContractPlan {
 
 impl std::fmt::Debug for ContractPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContractPlan").field("destroys", &self.destroys).finish_non_exhaustive()
+        f.debug_struct("ContractPlan")
+            .field("destroys", &self.destroys)
+            .finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Display for ContractPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "contract of migration {} will destroy, for good:", self.run.name)?;
+        writeln!(
+            f,
+            "contract of migration {} will destroy, for good:",
+            self.run.name
+        )?;
         self.destroys.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
@@ -85,7 +95,13 @@ fn contract(core: &Arc<Core>, run: &Arc<Run>, started: Instant) -> Result<()> {
     let mut fences = Vec::new();
     for table in &run.tables {
         let route = core.route_of(&catalog, &table.step.table)?;
-        fences.push((Arc::clone(&table.state), Route { fence: Some(Fence::BelowTo), ..route }));
+        fences.push((
+            Arc::clone(&table.state),
+            Route {
+                fence: Some(Fence::BelowTo),
+                ..route
+            },
+        ));
     }
     core.flip(fences);
     run.set_activity(Activity::Contract);
@@ -117,7 +133,9 @@ fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) 
     core.change(started, |catalog| {
         let entry = catalog.migration_mut(name)?;
         if entry.phase()? != phase {
-            return Err(Error::Conflict { subject: format!("migration {name}") });
+            return Err(Error::Conflict {
+                subject: format!("migration {name}"),
+            });
         }
         entry.set_phase(Phase::Contracted);
         let steps = entry.tables.clone();
@@ -138,7 +156,11 @@ fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) 
         for step in &steps {
             flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
         }
-        Ok(Change { event, flips, result: () })
+        Ok(Change {
+            event,
+            flips,
+            result: (),
+        })
     })
 }
 
@@ -148,7 +170,10 @@ fn lift_fence(core: &Core, run: &Run) -> Result<()> {
     let mut flips = Vec::new();
     for table in &run.tables {
         if matches!(table.state.route().kind, Kind::Open(_)) {
-            flips.push((Arc::clone(&table.state), core.route_of(&catalog, &table.step.table)?));
+            flips.push((
+                Arc::clone(&table.state),
+                core.route_of(&catalog, &table.step.table)?,
+            ));
         }
     }
     core.flip(flips);
@@ -168,14 +193,20 @@ const BATCH_FIRST: usize = 64;
 fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<Proof> {
     let not_ready = |reason: &str| Error::state(format!("migration {}", run.name), reason.to_owned());
     if table.progress.lock().stage()? != Stage::Forwarding {
-        return Err(not_ready("its backfill is not complete; `wait()` for it, then contract"));
+        return Err(not_ready(
+            "its backfill is not complete; `wait()` for it, then contract",
+        ));
     }
     let casts = table.casts().ok_or_else(|| {
-        not_ready("no handle with the code of the new version is open; open its tables with it, then contract")
+        not_ready(
+            "no handle with the code of the new version is open; open its tables with it, then contract",
+        )
     })?;
     let route = table.state.route_owned();
     let Kind::Open(open) = &route.kind else {
-        return Err(Error::Conflict { subject: format!("migration {}", run.name) });
+        return Err(Error::Conflict {
+            subject: format!("migration {}", run.name),
+        });
     };
     let mut backfill = TableBackfill::new(table, casts);
     let mut proof = Proof::default();
@@ -184,12 +215,26 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
     loop {
         let mut engine = Duration::ZERO;
         let (page, elapsed) = timed(|| {
-            prove_page(table, &route, open, meter, &mut backfill, &lower, batch, &mut proof, &mut engine)
+            prove_page(
+                table,
+                &route,
+                open,
+                meter,
+                &mut backfill,
+                &lower,
+                batch,
+                &mut proof,
+                &mut engine,
+            )
         });
         let Some(last) = page? else { return Ok(proof) };
         lower = Bound::Excluded(last);
         core.shared.recorder.batch(engine);
-        let measured = Measured { records: batch, engine, elapsed };
+        let measured = Measured {
+            records: batch,
+            engine,
+            elapsed,
+        };
         let decision = pacer::decide(&run.control().budget, batch, &measured);
         batch = decision.batch.max(BATCH_FIRST);
         std::thread::sleep(decision.rest);
@@ -197,7 +242,10 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
 }
 
 /// Proves a page of keys: both sides' next `batch`, as far as both reach. Answers the last key, `None` at the end.
-#[expect(clippy::too_many_arguments, reason = "a step of one loop, apart for its length")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a step of one loop, apart for its length"
+)]
 fn prove_page(
     table: &RunTable,
     route: &Route,
@@ -218,7 +266,13 @@ fn prove_page(
     let (overlay_end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut overlay));
     *engine += took;
     let overlay_end = overlay_end?;
-    let reach = |page: &Page, end: bool| if end { None } else { page.last().map(|(key, _)| key.to_vec()) };
+    let reach = |page: &Page, end: bool| {
+        if end {
+            None
+        } else {
+            page.last().map(|(key, _)| key.to_vec())
+        }
+    };
     let stop = match (reach(&base, base_end), reach(&overlay, overlay_end)) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -235,14 +289,21 @@ fn prove_page(
             // Both pages are of different moments, but under the fence no overlay entry is ever removed.
             let now = open.overlay.tree.get(&key)?;
             if now.is_none() {
-                return Err(left_behind(table, &key, "it was not copied; restart the backfill"));
+                return Err(left_behind(
+                    table,
+                    &key,
+                    "it was not copied; restart the backfill",
+                ));
             }
         }
     }
     Ok(stop)
 }
 
-#[expect(clippy::too_many_arguments, reason = "a step of one loop, apart for its length")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "a step of one loop, apart for its length"
+)]
 fn prove_entry(
     table: &RunTable,
     route: &Route,
@@ -256,7 +317,9 @@ fn prove_entry(
     let mut entry = table.state.parse(key, value.clone())?;
     if is_behind(&entry, open) {
         if backfill.bring_forward(meter, route, open, key, value)?.is_none() {
-            return Err(Error::Conflict { subject: format!("table {}", table.state.name) });
+            return Err(Error::Conflict {
+                subject: format!("table {}", table.state.name),
+            });
         }
         proof.forwarded += 1;
         match open.overlay.tree.get(key)? {
@@ -270,7 +333,11 @@ fn prove_entry(
         return Err(left_behind(table, key, &reason));
     }
     if !entry.is_tombstone() && entry.version() != open.to {
-        return Err(left_behind(table, key, &format!("it is written in version {}", entry.version())));
+        return Err(left_behind(
+            table,
+            key,
+            &format!("it is written in version {}", entry.version()),
+        ));
     }
     proof.records += u64::from(!entry.is_tombstone());
     Ok(())

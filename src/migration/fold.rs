@@ -12,9 +12,9 @@ use std::time::Duration;
 use quanta::Instant;
 
 use crate::catalog::Phase;
-use crate::core::{Change, Core};
+use crate::core::Core;
 use crate::engine::{Outcome, Page, Value};
-use crate::envelope::{self, Entry, Flags};
+use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::backfill::{is_transient, timed};
@@ -35,13 +35,21 @@ pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
         match fold(core, run, &meter) {
             Ok(()) => return,
             Err(e) if is_transient(&e) && !core.shared.is_poisoned() => {
-                run.set(|control| control.waiting = Some(Waiting::Retry { reason: e.to_string() }));
+                run.set(|control| {
+                    control.waiting = Some(Waiting::Retry {
+                        reason: e.to_string(),
+                    })
+                });
                 run.sleep(retry);
                 retry = (retry * 2).min(Duration::from_secs(10));
             }
             Err(e) => {
                 tracing::error!(target: "exuvia", error = %e, "folding ended");
-                run.set(|control| control.waiting = Some(Waiting::Failed { reason: e.to_string() }));
+                run.set(|control| {
+                    control.waiting = Some(Waiting::Failed {
+                        reason: e.to_string(),
+                    })
+                });
                 return;
             }
         }
@@ -93,7 +101,15 @@ fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u6
         if end {
             return Ok(moved);
         }
-        let decision = pacer::decide(&budget, batch, &Measured { records: page, engine, elapsed });
+        let decision = pacer::decide(
+            &budget,
+            batch,
+            &Measured {
+                records: page,
+                engine,
+                elapsed,
+            },
+        );
         batch = decision.batch;
         std::thread::sleep(decision.rest);
     }
@@ -144,7 +160,9 @@ fn fold_entry(
                     calls.push(took);
                     result
                 };
-                state.gated(route.epoch, &mut waited, commit)?.map(|outcome| outcome == Outcome::Applied)
+                state
+                    .gated(route.epoch, &mut waited, commit)?
+                    .map(|outcome| outcome == Outcome::Applied)
             }
         };
         match done {
@@ -154,7 +172,11 @@ fn fold_entry(
                 Some(next) => value = next,
                 None => return Ok(false),
             },
-            None => return Err(Error::Conflict { subject: format!("table {}", state.name) }),
+            None => {
+                return Err(Error::Conflict {
+                    subject: format!("table {}", state.name),
+                });
+            }
         }
     }
 }
@@ -168,4 +190,3 @@ fn close(core: &Arc<Core>, run: &Run, started: Instant, moved: u64) -> Result<()
     run.set(|control| control.closed = true);
     core.start_sweeper()
 }
-

@@ -65,7 +65,16 @@ impl Plan {
     pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Self {
         let name = name.to_owned();
         let (why, by, tables) = (String::new(), String::new(), Vec::new());
-        Plan { lease, name, why, by, one_way: false, paused: false, tables, foreign: None }
+        Plan {
+            lease,
+            name,
+            why,
+            by,
+            one_way: false,
+            paused: false,
+            tables,
+            foreign: None,
+        }
     }
 
     /// Adds a table, to be brought to the view of this handle.
@@ -131,10 +140,16 @@ impl Plan {
         let started = Instant::now();
         let core = Arc::clone(&self.lease.0);
         if let Some(table) = self.foreign {
-            return Err(Error::state(format!("table {table}"), "the handle belongs to another store"));
+            return Err(Error::state(
+                format!("table {table}"),
+                "the handle belongs to another store",
+            ));
         }
         if self.tables.is_empty() {
-            return Err(Error::state(format!("migration {}", self.name), "it names no table; add one"));
+            return Err(Error::state(
+                format!("migration {}", self.name),
+                "it names no table; add one",
+            ));
         }
         let mut steps = Vec::new();
         let catalog = core.catalog();
@@ -154,7 +169,10 @@ impl Plan {
             worker::completed(&core, &run)?;
         }
         worker::start(&core, &run)?;
-        Ok(Migration { lease: self.lease, name: self.name })
+        Ok(Migration {
+            lease: self.lease,
+            name: self.name,
+        })
     }
 }
 
@@ -168,11 +186,14 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
     let state = core.table(name)?;
     let table = catalog.table(name)?;
     let refuse = |reason: String| Err(state.refuse_version(to, reason));
-    let lineage: Arc<Lineage> =
-        state.newest_code().ok_or_else(|| state.refuse_version(to, "no handle with its code is open"))?;
+    let lineage: Arc<Lineage> = state
+        .newest_code()
+        .ok_or_else(|| state.refuse_version(to, "no handle with its code is open"))?;
     let from = table.stored;
     if to <= from {
-        return refuse(format!("the table is already at version {from}; nothing to migrate"));
+        return refuse(format!(
+            "the table is already at version {from}; nothing to migrate"
+        ));
     }
     let mut shapes = Vec::new();
     let mut metadata_only = true;
@@ -180,27 +201,39 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
         let Some(casts) = lineage.at(version) else {
             return refuse(format!("the lineage has no type for version {version}"));
         };
-        let shape = (casts.shape)().or_else(|e| {
-            let difference = format!("its shape cannot be described: {e}");
-            Err(Error::Shape { table: name.to_owned(), version, difference })
+        let shape = (casts.shape)().map_err(|e| Error::Shape {
+            table: name.to_owned(),
+            version,
+            difference: format!("its shape cannot be described: {e}"),
         })?;
         metadata_only &= casts.same_bytes;
         shapes.push((version, shape));
     }
     if metadata_only {
-        let before = table.shapes.get(&from).or_else(|| None);
+        let before = table.shapes.get(&from);
         for (version, shape) in &shapes {
             if before.is_some_and(|before| !before.layout_eq(shape)) {
                 let difference = format!(
                     "SAME_BYTES is declared, but its layout differs from that of version {from}: {}; remove the \
                      declaration",
-                    before.and_then(|before| before.difference(shape)).unwrap_or_default()
+                    before
+                        .and_then(|before| before.difference(shape))
+                        .unwrap_or_default()
                 );
-                return Err(Error::Shape { table: name.to_owned(), version: *version, difference });
+                return Err(Error::Shape {
+                    table: name.to_owned(),
+                    version: *version,
+                    difference,
+                });
             }
         }
     }
-    let step = Step { table: name.to_owned(), from, to, metadata_only };
+    let step = Step {
+        table: name.to_owned(),
+        from,
+        to,
+        metadata_only,
+    };
     Ok(PlannedStep { step, shapes })
 }
 
@@ -215,7 +248,10 @@ fn begin(
     core.change(started, |catalog| {
         let subject = || format!("migration {name}");
         if let Some(old) = catalog.migrations.get(name) {
-            let reason = format!("there was a migration of this name, it is {}; choose another", old.phase()?);
+            let reason = format!(
+                "there was a migration of this name, it is {}; choose another",
+                old.phase()?
+            );
             return Err(Error::state(subject(), reason));
         }
         let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
@@ -228,7 +264,9 @@ fn begin(
                 return Err(Error::state(format!("table {}", step.table), reason));
             }
             if table.stored != step.from || !seen.insert(step.table.clone()) {
-                return Err(Error::Conflict { subject: format!("table {}", step.table) });
+                return Err(Error::Conflict {
+                    subject: format!("table {}", step.table),
+                });
             }
             table.migration = Some(name.to_owned());
             table.active = step.to;
@@ -247,7 +285,11 @@ fn begin(
             state.set_frontier(Frontier::Start);
             flips.push((state, core.route_of(catalog, table)?));
         }
-        Ok(Change { event, flips, result: () })
+        Ok(Change {
+            event,
+            flips,
+            result: (),
+        })
     })
 }
 
@@ -258,18 +300,31 @@ fn sampled_growth(core: &Core, name: &str, to: u32) -> Result<f64> {
         return Ok(1.0);
     };
     let route = state.route_owned();
-    let Kind::Settled { tree, .. } = &route.kind else { return Ok(1.0) };
+    let Kind::Settled { tree, .. } = &route.kind else {
+        return Ok(1.0);
+    };
     let mut page = Page::new();
-    tree.tree.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false, 128, &mut page)?;
+    tree.tree.scan(
+        (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded),
+        false,
+        128,
+        &mut page,
+    )?;
     let (mut before, mut after) = (0usize, 0usize);
     for (key, value) in &page {
-        let Ok(entry) = Entry::parse(key, value.clone()) else { continue };
+        let Ok(entry) = Entry::parse(key, value.clone()) else {
+            continue;
+        };
         if let Ok(main) = casts.upcast((entry.version(), entry.main())) {
             before += key.len() + value.len();
             after += key.len() + main.len() + crate::envelope::OVERHEAD_MAX;
         }
     }
-    Ok(if before == 0 { 1.0 } else { after as f64 / before as f64 })
+    Ok(if before == 0 {
+        1.0
+    } else {
+        after as f64 / before as f64
+    })
 }
 
 /// A handle on a migration that was begun.
@@ -281,14 +336,19 @@ pub struct Migration {
 
 impl std::fmt::Debug for Migration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Migration").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Migration")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
 impl Migration {
     pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Result<Self> {
         lease.0.catalog().migration(name)?;
-        Ok(Migration { lease, name: name.to_owned() })
+        Ok(Migration {
+            lease,
+            name: name.to_owned(),
+        })
     }
 
     /// The migration's name.
@@ -375,7 +435,11 @@ impl Migration {
         let what = if paused { "pause" } else { "unpause" };
         self.core().change(started, |catalog| {
             catalog.migration_mut(&self.name)?.paused = paused;
-            Ok(Change { event: Event::new(what, &self.name), flips: Vec::new(), result: () })
+            Ok(Change {
+                event: Event::new(what, &self.name),
+                flips: Vec::new(),
+                result: (),
+            })
         })?;
         run.set(|control| control.paused = paused);
         worker::start(self.core(), &run)
@@ -410,7 +474,10 @@ impl Migration {
         let mut tables = Vec::new();
         for table in &run.tables {
             let casts = table.casts().ok_or_else(|| {
-                self.refuse(format!("open table {} with the code of version {}", table.step.table, table.step.to))
+                self.refuse(format!(
+                    "open table {} with the code of version {}",
+                    table.step.table, table.step.to
+                ))
             })?;
             tables.push(backfill::TableBackfill::new(table, casts));
         }
@@ -458,10 +525,16 @@ impl Migration {
         core.change(started, |catalog| {
             let entry = catalog.migration_mut(&self.name)?;
             if !entry.phase()?.is_forward() {
-                return Err(Error::Conflict { subject: format!("migration {}", self.name) });
+                return Err(Error::Conflict {
+                    subject: format!("migration {}", self.name),
+                });
             }
             entry.set_phase(Phase::Open);
-            Ok(Change { event: Event::new("restart", &self.name), flips: Vec::new(), result: () })
+            Ok(Change {
+                event: Event::new("restart", &self.name),
+                flips: Vec::new(),
+                result: (),
+            })
         })?;
         let mut flips = Vec::new();
         for table in &run.tables {
@@ -520,7 +593,11 @@ impl Migration {
             if back && entry.one_way {
                 return Err(self.refuse("it was begun one_way(), so there is nothing to go back to"));
             }
-            let fits = if back { phase.is_forward() } else { phase == Phase::RolledBack };
+            let fits = if back {
+                phase.is_forward()
+            } else {
+                phase == Phase::RolledBack
+            };
             if !fits {
                 let verb = if back { "rolled back" } else { "resumed" };
                 return Err(self.refuse(format!("it is {phase}, so it cannot be {verb}")));
@@ -534,7 +611,11 @@ impl Migration {
                 flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
             }
             let event = Event::new(if back { "rollback" } else { "resume" }, &self.name);
-            Ok(Change { event, flips, result: () })
+            Ok(Change {
+                event,
+                flips,
+                result: (),
+            })
         });
         if turned.is_ok() {
             run.set_activity(run::activity_of(target));
@@ -557,7 +638,11 @@ impl Migration {
         if !status.phase.is_forward() {
             return Err(self.refuse(format!("it is {}; resume it before a contract", status.phase)));
         }
-        if run.tables.iter().any(|t| !matches!(t.progress.lock().stage(), Ok(Stage::Forwarding))) {
+        if run
+            .tables
+            .iter()
+            .any(|t| !matches!(t.progress.lock().stage(), Ok(Stage::Forwarding)))
+        {
             return Err(self.refuse("its backfill is not complete; `wait()` for it, then contract"));
         }
         let entry = self.core().catalog();
@@ -573,7 +658,11 @@ impl Migration {
             }
         });
         let destroys = destroys.collect();
-        Ok(ContractPlan { lease: Arc::clone(&self.lease), run, destroys })
+        Ok(ContractPlan {
+            lease: Arc::clone(&self.lease),
+            run,
+            destroys,
+        })
     }
 
     /// Says what giving up the migration would destroy. It must be rolled back.
@@ -599,7 +688,12 @@ impl Migration {
             ),
         });
         let destroys = destroys.collect();
-        Ok(AbandonPlan { lease: Arc::clone(&self.lease), run, writes, destroys })
+        Ok(AbandonPlan {
+            lease: Arc::clone(&self.lease),
+            run,
+            writes,
+            destroys,
+        })
     }
 }
 
@@ -623,14 +717,20 @@ pub struct AbandonPlan {
 
 impl std::fmt::Display for AbandonPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "abandoning migration {} will destroy, for good:", self.run.name)?;
+        writeln!(
+            f,
+            "abandoning migration {} will destroy, for good:",
+            self.run.name
+        )?;
         self.destroys.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 
 impl std::fmt::Debug for AbandonPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AbandonPlan").field("destroys", &self.destroys).finish_non_exhaustive()
+        f.debug_struct("AbandonPlan")
+            .field("destroys", &self.destroys)
+            .finish_non_exhaustive()
     }
 }
 
@@ -664,18 +764,29 @@ impl AbandonPlan {
                 core.change(started, |catalog| {
                     let entry = catalog.migration_mut(name)?;
                     if entry.phase()? != Phase::RolledBack {
-                        return Err(Error::Conflict { subject: format!("migration {name}") });
+                        return Err(Error::Conflict {
+                            subject: format!("migration {name}"),
+                        });
                     }
                     entry.set_phase(Phase::Folding);
                     let mut flips = Vec::new();
                     for step in &entry.tables.clone() {
                         flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
                     }
-                    Ok(Change { event: Event::new("fold", name), flips, result: () })
+                    Ok(Change {
+                        event: Event::new("fold", name),
+                        flips,
+                        result: (),
+                    })
                 })?;
                 self.run.set_activity(Activity::Fold);
                 worker::start(core, &self.run)?;
-                Migration { lease: Arc::clone(&self.lease), name: name.to_owned() }.wait().map(|_| ())
+                Migration {
+                    lease: Arc::clone(&self.lease),
+                    name: name.to_owned(),
+                }
+                .wait()
+                .map(|_| ())
             }
         }
     }
@@ -687,7 +798,9 @@ fn close_at_from(core: &Core, run: &Run, started: Instant, event: Event, expecte
     core.change(started, |catalog| {
         let entry = catalog.migration_mut(name)?;
         if entry.phase()? != expected {
-            return Err(Error::Conflict { subject: format!("migration {name}") });
+            return Err(Error::Conflict {
+                subject: format!("migration {name}"),
+            });
         }
         entry.set_phase(Phase::Abandoned);
         let steps = entry.tables.clone();
@@ -701,7 +814,11 @@ fn close_at_from(core: &Core, run: &Run, started: Instant, event: Event, expecte
         for step in &steps {
             flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
         }
-        Ok(Change { event, flips, result: () })
+        Ok(Change {
+            event,
+            flips,
+            result: (),
+        })
     })?;
     for table in &run.tables {
         table.state.set_frontier(Frontier::Start);

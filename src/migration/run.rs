@@ -85,7 +85,10 @@ impl Run {
             let table = catalog.table(&step.table)?;
             let state = core.table(&step.table)?;
             let Some(overlay) = table.overlay().map(|g| table.tree(g)) else {
-                return Err(Error::state(format!("migration {name}"), "a table of it has no overlay"));
+                return Err(Error::state(
+                    format!("migration {name}"),
+                    "a table of it has no overlay",
+                ));
             };
             let progress = load_progress(&core.shared, &overlay)?;
             let stage = progress.stage()?;
@@ -95,7 +98,12 @@ impl Run {
                 state.backlog.demand_pass();
             }
             state.set_activity(activity_of(phase));
-            tables.push(RunTable { state, step: step.clone(), overlay, progress: Mutex::new(progress) });
+            tables.push(RunTable {
+                state,
+                step: step.clone(),
+                overlay,
+                progress: Mutex::new(progress),
+            });
         }
         let control = Control {
             stop: false,
@@ -192,15 +200,18 @@ impl Run {
     /// Whether the copy is done and nothing of old writers is left to bring forward.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.tables.iter().all(|table| {
-            table.state.backlog.is_empty()
-                && matches!(table.progress.lock().stage(), Ok(Stage::Forwarding))
+            table.state.backlog.is_empty() && matches!(table.progress.lock().stage(), Ok(Stage::Forwarding))
         })
     }
 
     /// The phase, as far as the catalog says `complete` and old writers have not undone it since (rule 12).
     pub(crate) fn visible_phase(&self, entry: &MigrationEntry) -> Result<Phase> {
         let phase = entry.phase()?;
-        Ok(if phase == Phase::Complete && !self.is_caught_up() { Phase::Open } else { phase })
+        Ok(if phase == Phase::Complete && !self.is_caught_up() {
+            Phase::Open
+        } else {
+            phase
+        })
     }
 }
 
@@ -228,15 +239,23 @@ impl RunTable {
             open.base.tree.scan(all, reverse, 1, &mut page).ok()?;
             page.pop().map(|(key, _)| key)
         };
-        let (Some(first), Some(last)) = (end_of(false), end_of(true)) else { return 0.0 };
+        let (Some(first), Some(last)) = (end_of(false), end_of(true)) else {
+            return 0.0;
+        };
         let common = first.iter().zip(last.iter()).take_while(|(a, b)| a == b).count();
         let position = |key: &[u8]| {
-            key.iter().skip(common).take(8).zip(1..).fold(0.0, |sum, (byte, at)| {
-                sum + f64::from(*byte) / 256f64.powi(at)
-            })
+            key.iter()
+                .skip(common)
+                .take(8)
+                .zip(1..)
+                .fold(0.0, |sum, (byte, at)| sum + f64::from(*byte) / 256f64.powi(at))
         };
         let (first, last, at) = (position(&first), position(&last), position(&progress.cursor));
-        if last > first { ((at - first) / (last - first)).clamp(0.0, 1.0) } else { 0.0 }
+        if last > first {
+            ((at - first) / (last - first)).clamp(0.0, 1.0)
+        } else {
+            0.0
+        }
     }
 }
 
@@ -270,12 +289,18 @@ pub(crate) fn load_progress(shared: &Shared, overlay: &str) -> Result<Progress> 
 /// Writes progress. The caller has flushed what it claims.
 pub(crate) fn save_progress(shared: &Shared, overlay: &str, progress: &Progress) -> Result<()> {
     let key = Progress::key(overlay);
-    shared.engine.tree(crate::catalog::TREE)?.put(&key, &progress.to_bytes(&key)?)?;
+    shared
+        .engine
+        .tree(crate::catalog::TREE)?
+        .put(&key, &progress.to_bytes(&key)?)?;
     shared.flusher.touch();
     Ok(())
 }
 
 pub(crate) fn forget_progress(shared: &Shared, overlay: &str) -> Result<()> {
-    shared.engine.tree(crate::catalog::TREE)?.delete(&Progress::key(overlay))?;
+    shared
+        .engine
+        .tree(crate::catalog::TREE)?
+        .delete(&Progress::key(overlay))?;
     Ok(())
 }

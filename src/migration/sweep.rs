@@ -49,8 +49,16 @@ impl Core {
             return Ok(());
         }
         let catalog = self.catalog();
-        let unswept = catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
-        let dead = self.shared.engine.trees()?.iter().any(|tree| !catalog.is_named(tree));
+        let unswept = catalog
+            .tables
+            .values()
+            .any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
+        let dead = self
+            .shared
+            .engine
+            .trees()?
+            .iter()
+            .any(|tree| !catalog.is_named(tree));
         if !unswept && !dead {
             return Ok(());
         }
@@ -76,7 +84,10 @@ impl Core {
 
     /// Whether a sweep is at work.
     pub(crate) fn is_sweeping(&self) -> bool {
-        self.sweeper.lock().as_ref().is_some_and(|sweeper| !sweeper.thread.is_finished())
+        self.sweeper
+            .lock()
+            .as_ref()
+            .is_some_and(|sweeper| !sweeper.thread.is_finished())
     }
 }
 
@@ -119,15 +130,24 @@ fn empty(shared: &Shared, name: &str, meter: &BackgroundMeter, stop: &AtomicBool
 }
 
 /// Drops companions, tombstones and flags from a settled table's generation.
-fn clean(core: &Arc<Core>, state: &Arc<TableState>, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+fn clean(
+    core: &Arc<Core>,
+    state: &Arc<TableState>,
+    meter: &BackgroundMeter,
+    stop: &AtomicBool,
+) -> Result<bool> {
     let started = Instant::now();
     let route = state.route_owned();
-    let Kind::Settled { tree, .. } = &route.kind else { return Ok(true) };
+    let Kind::Settled { tree, .. } = &route.kind else {
+        return Ok(true);
+    };
     state.set_activity(Activity::Sweep);
     let mut swept = 0;
     let finished = paced(&core.shared, &*tree.tree, meter, stop, |key, value, calls| {
         // A damaged record is left for its readers to find.
-        let Ok(old) = Entry::parse(key, value) else { return Ok(true) };
+        let Ok(old) = Entry::parse(key, value) else {
+            return Ok(true);
+        };
         if old.flags() == Flags::NONE {
             return Ok(true);
         }
@@ -156,10 +176,18 @@ fn clean(core: &Arc<Core>, state: &Arc<TableState>, meter: &BackgroundMeter, sto
     core.change(started, move |catalog| {
         let table = catalog.table_mut(&name)?;
         let id = table.id;
-        for swept in table.generations.iter_mut().filter(|g| format!("{id}/{}", g.id) == generation) {
+        for swept in table
+            .generations
+            .iter_mut()
+            .filter(|g| format!("{id}/{}", g.id) == generation)
+        {
             swept.unswept = false;
         }
-        Ok(Change { event, flips: Vec::new(), result: () })
+        Ok(Change {
+            event,
+            flips: Vec::new(),
+            result: (),
+        })
     })?;
     Ok(true)
 }
@@ -206,8 +234,15 @@ fn paced(
         if end {
             return Ok(true);
         }
-        let Decision { batch: next, rest } =
-            pacer::decide(&budget, batch, &Measured { records, engine, elapsed });
+        let Decision { batch: next, rest } = pacer::decide(
+            &budget,
+            batch,
+            &Measured {
+                records,
+                engine,
+                elapsed,
+            },
+        );
         batch = next;
         std::thread::sleep(rest);
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
+use exuvia::EngineErrorKind;
 use exuvia::engine::{Engine, MemoryEngine, Outcome, Page};
-use exuvia::error::EngineErrorKind;
 
 use crate::conformance_commits::{commits, concurrent_commits, counter};
 use crate::records::{check, get, pages, small_sled, write};
@@ -224,7 +224,7 @@ fn limits(engine: &dyn Engine) {
         vec![1; limits.key_bytes_max + 1],
         vec![1; limits.value_bytes_max + 1],
     );
-    let kind = |result: Result<(), exuvia::error::EngineError>| result.unwrap_err().kind();
+    let kind = |result: Result<(), exuvia::EngineError>| result.unwrap_err().kind();
     assert_eq!(kind(tree.put(&key, b"")), EngineErrorKind::Limit);
     assert_eq!(kind(tree.put(b"k", &value)), EngineErrorKind::Limit);
     assert_eq!(

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::fence::{self, Ending};
+use super::fence;
+pub(super) use super::fence::Ending;
 use crate::engine::EngineResult;
 use crate::error::EngineErrorKind;
 
