@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) pace: Pace,
     /// The store's directory; a temporary one if not given.
     pub(crate) path: Option<PathBuf>,
+    /// The engine's cache.
+    pub(crate) cache_bytes: u64,
     /// What everything random is made from.
     pub(crate) seed: u64,
     /// How long each phase lasts at least.
@@ -71,7 +73,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary, Failure> {
         options.seed,
     ));
     let directory = Directory::prepare(options.path.as_deref())?;
-    let store = store::open(directory.path())?;
+    let store = store::open(directory.path(), options.cache_bytes)?;
     let demo = Demo {
         store,
         source,

@@ -87,6 +87,9 @@ struct DemoArgs {
     /// Least length of each phase, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = phase_seconds)]
     phase_seconds: f64,
+    /// Memory that the engine caches records in, in MiB; migrations need room for two forms of each
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
+    cache_mib: u64,
     /// Where everything random comes from: the same seed varies records in the same way
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -150,6 +153,7 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
             threads: usize::from(args.threads),
         },
         path: args.path,
+        cache_bytes: args.cache_mib << 20,
         seed: args.seed,
         phase: Duration::from_secs_f64(args.phase_seconds),
     })?;

@@ -14,8 +14,9 @@ use crate::types::{Airport, AirportV1, AirportV2, AirportV3, View};
 const TABLE: &str = "airports";
 
 /// Opens an empty store for the demo.
-pub(crate) fn open(path: &Path) -> Result<Arc<dyn Rollout>, Failure> {
-    let store = Store::open(path).map_err(|e| Failure::opening(path, e))?;
+pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Arc<dyn Rollout>, Failure> {
+    let options = Store::options().cache_bytes(cache_bytes);
+    let store = options.open(path).map_err(|e| Failure::opening(path, e))?;
     // The first handle creates the table, at its version.
     let v1 = store.table(TABLE)?;
     let (v2, v3) = (store.table(TABLE)?, store.table(TABLE)?);
