@@ -220,7 +220,11 @@ fn bad_data_is_refused_with_its_line_before_anything_is_stored() {
     refused(&demo, INPUT, &["airports.csv, line 2", "not a JSON object"]);
     assert!(!path.exists());
     refused(&["demo", "--records", "0"], USAGE, &["--records"]);
-    refused(&["demo", "--phase-seconds", "-1"], USAGE, &["--phase-seconds"]);
+    refused(
+        &["demo", "--phase-seconds", "0"],
+        USAGE,
+        &["--phase-seconds", "0.05"],
+    );
     refused(&["verify"], USAGE, &["<PATH>"]);
 }
 

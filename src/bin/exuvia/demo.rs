@@ -34,6 +34,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the traffic runs at most after a verb, so that those who waited for it count for its phase.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// The same after a contract: the sweep that it starts is a phase of its own.
+const SETTLE_CONTRACT: Duration = Duration::from_millis(100);
+
 /// What a demo is to do.
 #[derive(Debug)]
 pub(crate) struct Options {
@@ -197,7 +200,7 @@ impl Demo {
         load.phase("begin");
         let took = timed(|| store.begin(step))?;
         load.views(&[old, new]);
-        self.settle();
+        self.settle(SETTLE);
         let text = format!("{new} is active; {old} and {new} programs read and write");
         progress.note("begin", &text, took);
 
@@ -214,8 +217,9 @@ impl Demo {
 
         load.phase("resume");
         let took = timed(|| store.resume(step))?;
-        self.settle();
-        progress.note("resume", &format!("{new} is active; the backfill goes on"), took);
+        let text = format!("{new} is active, and the backfill goes on by itself");
+        progress.note("resume", &text, took);
+        self.settle(SETTLE);
         load.phase("backfill");
         self.backfill(step, 1.0, tally, progress)?;
         self.compare(&[old, new], load, tally, progress);
@@ -227,9 +231,10 @@ impl Demo {
         let took = timed(|| store.contract(step))?;
         let text = format!("every record is proved to be at {new}; {old} is given up");
         progress.note("contract", &text, took);
-        self.hold("contracted", progress);
+        let swept_from = Instant::now();
+        self.settle(SETTLE_CONTRACT);
         load.phase("sweep");
-        self.sweep(step, progress)?;
+        self.sweep(step, swept_from, progress)?;
         self.compare(&[new], load, tally, progress);
         Ok(())
     }
@@ -265,28 +270,32 @@ impl Demo {
             Ok((now.complete || enough, now.done))
         })?;
         progress.end();
-        if !before.complete {
+        let so_far = if share < 1.0 { "so far" } else { "in all" };
+        let text = format!("{} records {so_far} rewritten in the background", grouped(done));
+        let mut took = begun.elapsed();
+        if before.complete {
+            // A small table was done while the traffic settled.
+            took = SETTLE;
+        } else {
             tally.backfilled += done.saturating_sub(before.done);
-            tally.backfill_time += begun.elapsed();
+            tally.backfill_time += took;
         }
-        let text = format!("{} records rewritten in the background", grouped(done));
-        progress.note("backfill", &text, begun.elapsed());
+        progress.note("backfill", &text, took);
         Ok(())
     }
 
     /// Waits until the old forms are gone. It takes its time, in proportion to the records, and is not counted.
-    fn sweep(&self, step: Step, progress: &mut Progress) -> Result<(), Failure> {
+    fn sweep(&self, step: Step, begun: Instant, progress: &mut Progress) -> Result<(), Failure> {
         progress.start("sweep", 0);
-        let begun = Instant::now();
         let at_most = STUCK_AFTER + Duration::from_millis(self.source.records());
         self.wait_until("sweep", at_most, || {
             self.store.swept(step).map(|done| (done, u64::from(done)))
         })?;
         let took = begun.elapsed();
-        self.settle();
         progress.end();
         let text = format!("what was kept of {} is removed", step.from());
         progress.note("sweep", &text, took);
+        std::thread::sleep(self.phase.saturating_sub(took));
         Ok(())
     }
 
@@ -316,8 +325,8 @@ impl Demo {
     }
 
     /// Lets the traffic run for a moment.
-    fn settle(&self) {
-        std::thread::sleep(self.phase.min(SETTLE));
+    fn settle(&self, at_most: Duration) {
+        std::thread::sleep(self.phase.min(at_most));
     }
 
     /// Lets the traffic run for the length of a phase.

@@ -79,29 +79,28 @@ impl Serialize for Phases {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let records = grouped(self.records);
-        let (compared, checked) = (grouped(self.compared), grouped(self.checked));
-        let rate = grouped(self.rate);
+        let (records, rate) = (grouped(self.records), grouped(self.rate));
         writeln!(
             f,
-            "{records} records of {:.0} bytes went from v1 to v2 to v3, back in the middle of each\n\
-             and forth again, under {rate} operations/s from {} threads.\n",
+            "{records} records of {:.0} bytes moved from v1 to v2 to v3 while {} threads made\n\
+             {rate} operations/s. Each migration was rolled back half-way and resumed.\n",
             self.record_bytes, self.threads
         )?;
         let verdict = match (self.verified, self.wrong) {
-            (true, _) => "yes: 0 wrong".to_owned(),
-            (false, 0) => "NO: not every record was compared".to_owned(),
-            (false, wrong) => format!("NO: {} WRONG", grouped(wrong)),
+            (true, _) => "yes, 0 wrong".to_owned(),
+            (false, 0) => "NO, not every record was compared".to_owned(),
+            (false, wrong) => format!("NO, {} WRONG", grouped(wrong)),
         };
+        let (compared, checked) = (grouped(self.compared), grouped(self.checked));
         field(
             f,
             "verified",
-            &format!("{verdict} of {compared} comparisons of every record at every open view,"),
+            &format!("{verdict}: every record at every open view, {compared}"),
         )?;
         field(
             f,
             "",
-            &format!("and of {checked} reads under load, with a model apart from the store"),
+            &format!("comparisons with a separate model, and {checked} reads under load"),
         )?;
         for difference in &self.differences {
             field(f, "", difference)?;
@@ -110,13 +109,13 @@ impl fmt::Display for Summary {
         field(
             f,
             "rollback",
-            &format!("{rollback}: one durable step for all records, nothing is rewritten"),
+            &format!("{rollback} for all records: one durable flip, nothing is rewritten"),
         )?;
         let (pause, budget) = (duration(self.longest_pause_us), exuvia::Budget::default().pause());
         field(
             f,
             "longest pause",
-            &format!("{pause} of any call by a migration (budget {budget:?})"),
+            &format!("{pause} that a migration added to any call (budget {budget:?})"),
         )?;
         let (backfill, load) = (self.backfill_records_per_s, self.load_records_per_s);
         field(
@@ -320,7 +319,7 @@ mod tests {
         let table = summary().to_string();
         for part in [
             "1 000 000 records of 150 bytes",
-            "yes: 0 wrong of 6 000 000 comparisons",
+            "yes, 0 wrong: every record at every open view, 6 000 000",
             "812 us",
             "200.0 MiB before, 3.00 GiB after",
             "2.50 ms",
@@ -339,7 +338,7 @@ mod tests {
             ..summary()
         };
         assert!(
-            wrong.to_string().contains("NO: not every") && wrong.to_string().contains("key 7 at v2: gone")
+            wrong.to_string().contains("NO, not every") && wrong.to_string().contains("key 7 at v2: gone")
         );
     }
 }
