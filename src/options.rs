@@ -26,9 +26,7 @@ pub enum Durability {
 impl Default for Durability {
     /// Buffered, with an interval of 500 ms.
     fn default() -> Self {
-        Durability::Buffered {
-            interval: Duration::from_millis(500),
-        }
+        Durability::Buffered { interval: Duration::from_millis(500) }
     }
 }
 

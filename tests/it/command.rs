@@ -86,46 +86,22 @@ fn a_demo_verifies_every_record_and_keeps_a_store_that_can_be_looked_into() {
     let scratch = Scratch::new("demo");
     let path = scratch.path().join("kept");
     let store = path.to_str().unwrap();
-    let sizes = [
-        "--records",
-        "2000",
-        "--rate",
-        "2000",
-        "--threads",
-        "2",
-        "--phase-seconds",
-        "0.2",
-    ];
-    let demo = [
-        &["demo", "--json", "--record-bytes", "150", "--path", store],
-        &sizes[..],
-    ]
-    .concat();
+    let sizes = ["--records", "2000", "--rate", "2000", "--threads", "2", "--phase-seconds", "0.2"];
+    let demo = [&["demo", "--json", "--record-bytes", "150", "--path", store], &sizes[..]].concat();
     let summary = run_json(&demo);
 
     assert_eq!(summary["records"], 2000);
     assert_eq!(summary["verified"], true, "{summary}");
     assert_eq!(summary["compared"], 2000 * 2 * (2 + 2 + 1));
     assert_eq!(summary["path"], store);
-    for field in [
-        "rollback_us",
-        "longest_pause_us",
-        "backfill_records_per_s",
-        "bytes_before",
-        "bytes_after",
-    ] {
-        assert!(
-            summary[field].as_f64().is_some_and(|number| number > 0.0),
-            "{field}: {summary}"
-        );
+    for field in ["rollback_us", "longest_pause_us", "backfill_records_per_s", "bytes_before", "bytes_after"]
+    {
+        assert!(summary[field].as_f64().is_some_and(|number| number > 0.0), "{field}: {summary}");
     }
     for phase in ["idle", "backfill", "rollback", "contract"] {
         for field in ["ops", "p50_us", "p99_us", "p999_us", "max_us"] {
             let number = &summary["phases"][phase][field];
-            assert!(
-                number.as_f64().is_some_and(|number| number > 0.0),
-                "{phase}.{field}: {summary}"
-            );
+            assert!(number.as_f64().is_some_and(|number| number > 0.0), "{phase}.{field}: {summary}");
         }
     }
 
@@ -135,66 +111,27 @@ fn a_demo_verifies_every_record_and_keeps_a_store_that_can_be_looked_into() {
         (&table["table"], &table["active"], &table["floor"]),
         (&"airports".into(), &3.into(), &3.into())
     );
-    assert_eq!(
-        (&table["companions"], &table["tombstones"]),
-        (&0.into(), &0.into()),
-        "swept: {status}"
-    );
-    let phases = status["migrations"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|migration| &migration["phase"]);
+    assert_eq!((&table["companions"], &table["tombstones"]), (&0.into(), &0.into()), "swept: {status}");
+    let phases = status["migrations"].as_array().unwrap().iter().map(|migration| &migration["phase"]);
     assert_eq!(phases.collect::<Vec<_>>(), ["contracted", "contracted"]);
 
     let report = run_json(&["verify", store, "--json"]);
-    assert_eq!(
-        (&report["clean"], &report["damage_count"]),
-        (&true.into(), &0.into())
-    );
-    assert!(
-        report["records"]
-            .as_u64()
-            .is_some_and(|records| (1500..=2000).contains(&records)),
-        "{report}"
-    );
+    assert_eq!((&report["clean"], &report["damage_count"]), (&true.into(), &0.into()));
+    assert!(report["records"].as_u64().is_some_and(|records| (1500..=2000).contains(&records)), "{report}");
 
     let ledger = run_json(&["ledger", store, "--json"]);
     let entries = ledger["entries"].as_array().unwrap();
-    let verbs: Vec<&str> = entries
-        .iter()
-        .filter_map(|entry| entry["what"].as_str())
-        .collect();
-    for verb in [
-        "create table",
-        "begin",
-        "unpause",
-        "rollback",
-        "resume",
-        "contract",
-        "sweep",
-    ] {
+    let verbs: Vec<&str> = entries.iter().filter_map(|entry| entry["what"].as_str()).collect();
+    for verb in ["create table", "begin", "unpause", "rollback", "resume", "contract", "sweep"] {
         let times = if verb == "create table" { 1 } else { 2 };
-        assert_eq!(
-            verbs.iter().filter(|what| **what == verb).count(),
-            times,
-            "{verb}: {verbs:?}"
-        );
+        assert_eq!(verbs.iter().filter(|what| **what == verb).count(), times, "{verb}: {verbs:?}");
     }
     assert_eq!(report["ledger_entries"], entries.len());
 
     // For people, and a second time: looking changes nothing.
-    assert!(
-        run(&["status", store], DONE)
-            .0
-            .contains("table airports: version 3 is active")
-    );
+    assert!(run(&["status", store], DONE).0.contains("table airports: version 3 is active"));
     assert!(run(&["verify", store], DONE).0.contains("0 damaged"));
-    assert!(
-        run(&["ledger", store], DONE)
-            .0
-            .contains("find airports near a point, in metres")
-    );
+    assert!(run(&["ledger", store], DONE).0.contains("find airports near a point, in metres"));
     assert_eq!(run_json(&["ledger", store, "--json"]), ledger);
     refused(&demo, INPUT, &["is not empty", "new directory"]);
 }
@@ -204,13 +141,7 @@ fn bad_data_is_refused_with_its_line_before_anything_is_stored() {
     let scratch = Scratch::new("bad-data");
     let path = scratch.path().join("store");
     let data = scratch.path().join("airports.csv");
-    let demo = [
-        "demo",
-        "--path",
-        path.to_str().unwrap(),
-        "--data",
-        data.to_str().unwrap(),
-    ];
+    let demo = ["demo", "--path", path.to_str().unwrap(), "--data", data.to_str().unwrap()];
     refused(&demo, INPUT, &["airports.csv", "cannot be opened"]);
     fs::write(&data, "name,lat,lon\nLowell Field,1.5,2\nNowhere,91,2\n").unwrap();
     refused(&demo, INPUT, &["airports.csv, line 3", "91 degrees"]);
@@ -220,11 +151,7 @@ fn bad_data_is_refused_with_its_line_before_anything_is_stored() {
     refused(&demo, INPUT, &["airports.csv, line 2", "not a JSON object"]);
     assert!(!path.exists());
     refused(&["demo", "--records", "0"], USAGE, &["--records"]);
-    refused(
-        &["demo", "--phase-seconds", "0"],
-        USAGE,
-        &["--phase-seconds", "0.05"],
-    );
+    refused(&["demo", "--phase-seconds", "0"], USAGE, &["--phase-seconds", "0.05"]);
     refused(&["verify"], USAGE, &["<PATH>"]);
 }
 
@@ -235,28 +162,12 @@ fn what_is_no_store_is_refused_and_left_alone() {
     fs::create_dir(&foreign).unwrap();
     fs::write(foreign.join("letter.txt"), "dear reader").unwrap();
     for command in ["status", "verify", "ledger"] {
-        refused(
-            &[command, missing.to_str().unwrap()],
-            INPUT,
-            &["missing", "no store here"],
-        );
-        refused(
-            &[command, foreign.to_str().unwrap()],
-            INPUT,
-            &["foreign", "not of a store"],
-        );
+        refused(&[command, missing.to_str().unwrap()], INPUT, &["missing", "no store here"]);
+        refused(&[command, foreign.to_str().unwrap()], INPUT, &["foreign", "not of a store"]);
         let file = foreign.join("letter.txt");
-        refused(
-            &[command, file.to_str().unwrap()],
-            INPUT,
-            &["letter.txt", "not a directory"],
-        );
+        refused(&[command, file.to_str().unwrap()], INPUT, &["letter.txt", "not a directory"]);
     }
-    refused(
-        &["demo", "--path", foreign.to_str().unwrap()],
-        INPUT,
-        &["is not empty"],
-    );
+    refused(&["demo", "--path", foreign.to_str().unwrap()], INPUT, &["is not empty"]);
     assert!(!missing.exists());
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
 
@@ -272,18 +183,10 @@ fn a_store_in_use_is_refused() {
     let path = scratch.path().join("store");
     let store = Store::open(&path).unwrap();
     for command in ["status", "verify", "ledger"] {
-        refused(
-            &[command, path.to_str().unwrap()],
-            INPUT,
-            &["open in another process"],
-        );
+        refused(&[command, path.to_str().unwrap()], INPUT, &["open in another process"]);
     }
     store.close().unwrap();
-    assert!(
-        run(&["status", path.to_str().unwrap()], DONE)
-            .0
-            .contains("no tables")
-    );
+    assert!(run(&["status", path.to_str().unwrap()], DONE).0.contains("no tables"));
 }
 
 #[test]
@@ -297,25 +200,13 @@ fn damage_of_a_record_is_listed_and_is_exit_code_1() {
     let output = exuvia(&["verify", store, "--json"]);
     assert_eq!(output.status.code(), Some(VERIFICATION));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(
-        (&report["clean"], &report["damage_count"]),
-        (&false.into(), &1.into())
-    );
-    assert!(
-        report["damage"][0]
-            .as_str()
-            .is_some_and(|damage| damage.contains("table users")),
-        "{report}"
-    );
+    assert_eq!((&report["clean"], &report["damage_count"]), (&false.into(), &1.into()));
+    assert!(report["damage"][0].as_str().is_some_and(|damage| damage.contains("table users")), "{report}");
     let (out, err) = run(&["verify", store], VERIFICATION);
     assert!(out.contains("99 records") && out.contains("1 damaged"), "{out}");
     assert!(err.contains("verification failed") && err.contains("07"), "{err}");
     // The rest can be looked at.
-    assert!(
-        run(&["status", store], DONE)
-            .0
-            .contains("1 damaged: run `exuvia verify`")
-    );
+    assert!(run(&["status", store], DONE).0.contains("1 damaged: run `exuvia verify`"));
     assert!(run(&["ledger", store], DONE).0.contains("create table"));
 }
 
@@ -333,10 +224,7 @@ fn damage_of_the_ledger_or_the_catalog_is_exit_code_1() {
     damage(&path, |tree, _| tree == "ledger");
     refused(&["ledger", store], VERIFICATION, &["ledger"]);
     let (out, err) = run(&["verify", store], VERIFICATION);
-    assert!(
-        out.contains("1 damaged") && err.contains("ledger"),
-        "{out}\n{err}"
-    );
+    assert!(out.contains("1 damaged") && err.contains("ledger"), "{out}\n{err}");
     assert!(run(&["status", store], DONE).0.contains("table users"));
 
     damage(&path, |tree, key| tree == "catalog" && key == b"catalog");
@@ -348,9 +236,6 @@ fn damage_of_the_ledger_or_the_catalog_is_exit_code_1() {
 #[test]
 fn help_states_the_exit_codes() {
     let (out, _) = run(&["--help"], DONE);
-    assert!(
-        out.contains("Exit codes:") && out.contains("demo") && out.contains("ledger"),
-        "{out}"
-    );
+    assert!(out.contains("Exit codes:") && out.contains("demo") && out.contains("ledger"), "{out}");
     assert!(run(&["--version"], DONE).0.starts_with("exuvia "));
 }

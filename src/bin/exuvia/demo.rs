@@ -61,28 +61,15 @@ pub(crate) struct Options {
 /// Runs the demo.
 pub(crate) fn run(options: &Options) -> Result<Summary, Failure> {
     let begun = Instant::now();
-    let limit = options
-        .records
-        .and_then(|n| usize::try_from(n).ok())
-        .unwrap_or(usize::MAX);
+    let limit = options.records.and_then(|n| usize::try_from(n).ok()).unwrap_or(usize::MAX);
     let rows = match &options.data {
         Some(path) => data::file(path, limit)?,
         None => data::embedded(limit)?,
     };
-    let source = Arc::new(Source::new(
-        rows,
-        options.records,
-        options.record_bytes,
-        options.seed,
-    ));
+    let source = Arc::new(Source::new(rows, options.records, options.record_bytes, options.seed));
     let directory = Directory::prepare(options.path.as_deref())?;
     let store = store::open(directory.path(), options.cache_bytes)?;
-    let demo = Demo {
-        store,
-        source,
-        pace: options.pace,
-        phase: options.phase,
-    };
+    let demo = Demo { store, source, pace: options.pace, phase: options.phase };
     let mut summary = demo.run(&mut Progress::new())?;
     demo.store.close()?;
     summary.seconds = begun.elapsed().as_secs_f64();
@@ -129,9 +116,7 @@ impl Demo {
         self.store.flush()?;
 
         let phases = outcome.phases.iter().enumerate();
-        let phases = phases
-            .map(|(n, name)| (name.clone(), outcome.latencies.phase(n)))
-            .collect();
+        let phases = phases.map(|(n, name)| (name.clone(), outcome.latencies.phase(n))).collect();
         Ok(Summary {
             records: self.source.records(),
             record_bytes: self.source.encoded_bytes_mean()?,
@@ -177,13 +162,7 @@ impl Demo {
 
     /// What the generator shows by itself.
     fn floor(&self, progress: &mut Progress) -> Result<PhaseSummary, Failure> {
-        let load = Load::start(
-            Arc::new(Nothing),
-            Arc::clone(&self.source),
-            self.pace,
-            "floor",
-            &[View::V1],
-        )?;
+        let load = Load::start(Arc::new(Nothing), Arc::clone(&self.source), self.pace, "floor", &[View::V1])?;
         self.hold("generator", progress);
         Ok(load.stop().latencies.phase(0))
     }
@@ -200,13 +179,14 @@ impl Demo {
         load.phase("begin");
         let took = timed(|| store.begin(step))?;
         load.views(&[old, new]);
-        self.settle(SETTLE);
         let text = format!("{new} is active; {old} and {new} programs read and write");
         progress.note("begin", &text, took);
+        self.settle(SETTLE);
 
         load.phase("backfill");
+        let since = Instant::now();
         store.start_backfill(step)?;
-        self.backfill(step, 0.5, tally, progress)?;
+        self.backfill(step, 0.5, since, tally, progress)?;
         load.phase("rollback");
         let took = timed(|| store.rollback(step))?;
         tally.rollback_max = tally.rollback_max.max(took);
@@ -219,9 +199,10 @@ impl Demo {
         let took = timed(|| store.resume(step))?;
         let text = format!("{new} is active, and the backfill goes on by itself");
         progress.note("resume", &text, took);
+        let since = Instant::now();
         self.settle(SETTLE);
         load.phase("backfill");
-        self.backfill(step, 1.0, tally, progress)?;
+        self.backfill(step, 1.0, since, tally, progress)?;
         self.compare(&[old, new], load, tally, progress);
 
         // Everybody has moved: who still wrote at the old view would be refused from here on.
@@ -241,9 +222,7 @@ impl Demo {
 
     fn compare(&self, views: &[View], load: &Load, tally: &mut Tally, progress: &mut Progress) {
         let (begun, wrong) = (Instant::now(), load.wrong());
-        tally
-            .verification
-            .pass(&*self.store, &self.source, load, views, progress);
+        tally.verification.pass(&*self.store, &self.source, load, views, progress);
         let views: Vec<_> = views.iter().map(View::to_string).collect();
         let (views, wrong) = (views.join(" and at "), load.wrong() - wrong);
         let text = format!("every record at {views} compared with a model: {wrong} wrong");
@@ -255,6 +234,7 @@ impl Demo {
         &self,
         step: Step,
         share: f64,
+        since: Instant,
         tally: &mut Tally,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
@@ -272,15 +252,12 @@ impl Demo {
         progress.end();
         let so_far = if share < 1.0 { "so far" } else { "in all" };
         let text = format!("{} records {so_far} rewritten in the background", grouped(done));
-        let mut took = begun.elapsed();
-        if before.complete {
-            // A small table was done while the traffic settled.
-            took = SETTLE;
-        } else {
+        // A small table may be done while the traffic settles; nothing can be said about its rate then.
+        if !before.complete {
             tally.backfilled += done.saturating_sub(before.done);
-            tally.backfill_time += took;
+            tally.backfill_time += begun.elapsed();
         }
-        progress.note("backfill", &text, took);
+        progress.note("backfill", &text, since.elapsed());
         Ok(())
     }
 
@@ -288,9 +265,7 @@ impl Demo {
     fn sweep(&self, step: Step, begun: Instant, progress: &mut Progress) -> Result<(), Failure> {
         progress.start("sweep", 0);
         let at_most = STUCK_AFTER + Duration::from_millis(self.source.records());
-        self.wait_until("sweep", at_most, || {
-            self.store.swept(step).map(|done| (done, u64::from(done)))
-        })?;
+        self.wait_until("sweep", at_most, || self.store.swept(step).map(|done| (done, u64::from(done))))?;
         let took = begun.elapsed();
         progress.end();
         let text = format!("what was kept of {} is removed", step.from());
@@ -316,9 +291,7 @@ impl Demo {
                 (last, moved) = (count, Instant::now());
             } else if moved.elapsed() > stuck_after {
                 let seconds = stuck_after.as_secs();
-                return Err(Failure::Store(format!(
-                    "the {what} did not move for {seconds} s (at {count})"
-                )));
+                return Err(Failure::Store(format!("the {what} did not move for {seconds} s (at {count})")));
             }
             std::thread::sleep(LOOK_EVERY);
         }
@@ -358,10 +331,7 @@ mod tests {
         let demo = Demo {
             store: fake.clone(),
             source: Arc::new(source),
-            pace: Pace {
-                rate: 4000,
-                threads: 3,
-            },
+            pace: Pace { rate: 4000, threads: 3 },
             phase: Duration::from_millis(100),
         };
         (fake, demo.run(&mut Progress::hidden()).expect("run"))
@@ -371,20 +341,10 @@ mod tests {
     fn every_record_is_compared_and_every_phase_is_there() {
         let (fake, summary) = demo(Fault::None);
         assert!(summary.verified, "{summary}");
-        assert_eq!(
-            summary.compared,
-            3000 * 2 * (2 + 2 + 1),
-            "two migrations, three comparisons each"
-        );
+        assert_eq!(summary.compared, 3000 * 2 * (2 + 2 + 1), "two migrations, three comparisons each");
         assert!(summary.checked > 0 && summary.backfill_records_per_s > 0.0 && summary.rollback_us > 0.0);
-        assert!(
-            (150.0..151.0).contains(&summary.record_bytes),
-            "{}",
-            summary.record_bytes
-        );
-        for phase in [
-            "idle", "begin", "backfill", "rollback", "resume", "contract", "sweep",
-        ] {
+        assert!((150.0..151.0).contains(&summary.record_bytes), "{}", summary.record_bytes);
+        for phase in ["idle", "begin", "backfill", "rollback", "resume", "contract", "sweep"] {
             assert!(summary.phases.get(phase).is_some_and(|p| p.ops > 100), "{phase}");
         }
         let verbs = fake.verbs();

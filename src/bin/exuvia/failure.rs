@@ -24,20 +24,12 @@ pub(crate) enum Failure {
 impl Failure {
     /// A file or directory that cannot be used.
     pub(crate) fn input(path: &Path, reason: impl Into<String>) -> Self {
-        Failure::Input {
-            path: path.to_path_buf(),
-            line: None,
-            reason: reason.into(),
-        }
+        Failure::Input { path: path.to_path_buf(), line: None, reason: reason.into() }
     }
 
     /// A file with something wrong in `line`.
     pub(crate) fn line(path: &Path, line: u64, reason: impl Into<String>) -> Self {
-        Failure::Input {
-            path: path.to_path_buf(),
-            line: Some(line),
-            reason: reason.into(),
-        }
+        Failure::Input { path: path.to_path_buf(), line: Some(line), reason: reason.into() }
     }
 
     /// Why the store in `path` could not be opened.
@@ -72,18 +64,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Verification(reason) => write!(f, "verification failed: {reason}"),
-            Failure::Input {
-                path,
-                line: Some(line),
-                reason,
-            } => {
+            Failure::Input { path, line: Some(line), reason } => {
                 write!(f, "{}, line {line}: {reason}", path.display())
             }
-            Failure::Input {
-                path,
-                line: None,
-                reason,
-            } => write!(f, "{}: {reason}", path.display()),
+            Failure::Input { path, line: None, reason } => write!(f, "{}: {reason}", path.display()),
             Failure::Store(reason) => f.write_str(reason),
         }
     }
@@ -103,8 +87,6 @@ impl From<exuvia::Error> for Failure {
 
 impl From<exuvia::CastError> for Failure {
     fn from(error: exuvia::CastError) -> Self {
-        Failure::Store(format!(
-            "the demo's own casts refused one of its records: {error}"
-        ))
+        Failure::Store(format!("the demo's own casts refused one of its records: {error}"))
     }
 }

@@ -48,11 +48,7 @@ pub(crate) fn inspect(path: &Path, subject: Subject, json: bool) -> Result<Answe
             if !report.is_clean() {
                 failure = Some(damaged(path, &report));
             }
-            if json {
-                report_json(&report).to_string()
-            } else {
-                report_text(&report)
-            }
+            if json { report_json(&report).to_string() } else { report_text(&report) }
         }
         Subject::Ledger => {
             let entries = store.ledger()?;
@@ -100,10 +96,7 @@ fn status_text(path: &Path, bytes: u64, tables: &[Inventory], migrations: &[Stat
             (table.companions, "with a companion in the other version"),
             (table.derived, "derived by a backfill"),
             (table.tombstones, "tombstones"),
-            (
-                table.quarantined,
-                "in quarantine: overwrite or remove them, or restart the backfill",
-            ),
+            (table.quarantined, "in quarantine: overwrite or remove them, or restart the backfill"),
             (table.damaged, "damaged: run `exuvia verify`"),
         ];
         for (count, what) in more.iter().filter(|(count, _)| *count > 0) {
@@ -116,11 +109,7 @@ fn status_text(path: &Path, bytes: u64, tables: &[Inventory], migrations: &[Stat
             let _ = write!(text, " ({})", migration.why);
         }
         for table in &migration.tables {
-            let _ = write!(
-                text,
-                "\n  table {}, version {} to {}",
-                table.table, table.from, table.to
-            );
+            let _ = write!(text, "\n  table {}, version {} to {}", table.table, table.from, table.to);
             if table.metadata_only {
                 text.push_str(", metadata only");
             }
@@ -137,10 +126,7 @@ fn status_text(path: &Path, bytes: u64, tables: &[Inventory], migrations: &[Stat
         }
         for (set, what) in [
             (migration.one_way, "one way: it cannot be rolled back"),
-            (
-                migration.fenced,
-                "writers of the new version are refused until it is resumed",
-            ),
+            (migration.fenced, "writers of the new version are refused until it is resumed"),
             (migration.backfill == Backfill::Paused, "its backfill is paused"),
         ] {
             if set {
@@ -229,23 +215,14 @@ fn report_json(report: &Report) -> Value {
 }
 
 fn entry_text(entry: &LedgerEntry) -> String {
-    let mut text = format!(
-        "{:>4}  {}  {:<12} {}",
-        entry.seq,
-        utc(entry.at_ms),
-        entry.what,
-        entry.subject
-    );
+    let mut text = format!("{:>4}  {}  {:<12} {}", entry.seq, utc(entry.at_ms), entry.what, entry.subject);
     if !entry.why.is_empty() {
         let _ = write!(text, ": {}", entry.why);
     }
     if !entry.by.is_empty() {
         let _ = write!(text, " (by {})", entry.by);
     }
-    let counts = entry
-        .counts
-        .iter()
-        .map(|(name, n)| format!("{name} {}", grouped(*n)));
+    let counts = entry.counts.iter().map(|(name, n)| format!("{name} {}", grouped(*n)));
     let counts: Vec<_> = counts.collect();
     if !counts.is_empty() {
         let _ = write!(text, "; {}", counts.join(", "));

@@ -148,10 +148,7 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
         data: args.data,
         records: args.records,
         record_bytes: args.record_bytes as usize,
-        pace: Pace {
-            rate: args.rate,
-            threads: usize::from(args.threads),
-        },
+        pace: Pace { rate: args.rate, threads: usize::from(args.threads) },
         path: args.path,
         cache_bytes: args.cache_mib << 20,
         seed: args.seed,
@@ -166,14 +163,8 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
     if summary.verified {
         return Ok(());
     }
-    let first = summary
-        .differences
-        .first()
-        .map_or("not every record was compared", String::as_str);
-    Err(Failure::Verification(format!(
-        "{} differences from the model; the first: {first}",
-        summary.wrong
-    )))
+    let first = summary.differences.first().map_or("not every record was compared", String::as_str);
+    Err(Failure::Verification(format!("{} differences from the model; the first: {first}", summary.wrong)))
 }
 
 /// Prints a result. A reader who has seen enough and closed the pipe is no failure.
@@ -201,13 +192,9 @@ mod tests {
             parse("exuvia demo --records 5 --rate 100 --json --path x --record-bytes 300 --data f").is_ok()
         );
         assert!(parse("exuvia ledger x").is_ok() && parse("exuvia status x --json").is_ok());
-        for line in [
-            "exuvia",
-            "exuvia demo --records 0",
-            "exuvia demo --rate x",
-            "exuvia verify",
-            "exuvia wat",
-        ] {
+        for line in
+            ["exuvia", "exuvia demo --records 0", "exuvia demo --rate x", "exuvia verify", "exuvia wat"]
+        {
             assert!(parse(line).is_err_and(|e| e.exit_code() == 2), "{line}");
         }
     }

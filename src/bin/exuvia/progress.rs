@@ -38,21 +38,14 @@ struct Task {
 impl Progress {
     /// A bar if standard error is a terminal, else lines.
     pub(crate) fn new() -> Self {
-        let style = if std::io::stderr().is_terminal() {
-            Style::Bar
-        } else {
-            Style::Lines
-        };
+        let style = if std::io::stderr().is_terminal() { Style::Bar } else { Style::Lines };
         Self { style, task: None }
     }
 
     /// Shows nothing.
     #[cfg(test)]
     pub(crate) fn hidden() -> Self {
-        Self {
-            style: Style::Hidden,
-            task: None,
-        }
+        Self { style: Style::Hidden, task: None }
     }
 
     /// Says something in a line of its own.
@@ -92,9 +85,7 @@ impl Progress {
             bar.set_position(done);
         } else if task.shown.elapsed() >= LINE_EVERY {
             task.shown = Instant::now();
-            let share = (u128::from(done) * 100)
-                .checked_div(u128::from(total))
-                .unwrap_or(0);
+            let share = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
             let (done, total) = (grouped(done), grouped(total));
             let line = format!("{:<NAME_WIDTH$} {share:>3} %, {done} of {total}", task.name);
             self.say(&line);

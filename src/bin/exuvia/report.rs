@@ -60,10 +60,7 @@ pub(crate) struct Phases(pub(crate) Vec<(String, PhaseSummary)>);
 impl Phases {
     /// The phase of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&PhaseSummary> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, phase)| phase)
+        self.0.iter().find(|(known, _)| known == name).map(|(_, phase)| phase)
     }
 }
 
@@ -92,25 +89,13 @@ impl fmt::Display for Summary {
             (false, wrong) => format!("NO, {} WRONG", grouped(wrong)),
         };
         let (compared, checked) = (grouped(self.compared), grouped(self.checked));
-        field(
-            f,
-            "verified",
-            &format!("{verdict}: every record at every open view, {compared}"),
-        )?;
-        field(
-            f,
-            "",
-            &format!("comparisons with a separate model, and {checked} reads under load"),
-        )?;
+        field(f, "verified", &format!("{verdict}: every record at every open view, {compared}"))?;
+        field(f, "", &format!("comparisons with a separate model, and {checked} reads under load"))?;
         for difference in &self.differences {
             field(f, "", difference)?;
         }
         let rollback = duration(self.rollback_us);
-        field(
-            f,
-            "rollback",
-            &format!("{rollback} for all records: one durable flip, nothing is rewritten"),
-        )?;
+        field(f, "rollback", &format!("{rollback} for all records: one durable flip, nothing is rewritten"))?;
         let (pause, budget) = (duration(self.longest_pause_us), exuvia::Budget::default().pause());
         field(
             f,
@@ -156,10 +141,7 @@ impl Summary {
             row(f, name, phase)?;
         }
         row(f, "(no store)", &self.generator_floor)?;
-        writeln!(
-            f,
-            "latencies from when an operation was due: a stall counts for all who waited"
-        )?;
+        writeln!(f, "latencies from when an operation was due: a stall counts for all who waited")?;
         if let (Some(idle), Some(backfill)) = (self.phases.get("idle"), self.phases.get("backfill"))
             && idle.p99_us > 0.0
         {
@@ -256,18 +238,11 @@ mod tests {
     }
 
     fn summary() -> Summary {
-        let phase = |p99_us| PhaseSummary {
-            ops: 12_345,
-            p50_us: 20.0,
-            p99_us,
-            p999_us: 2_500.0,
-            max_us: 3e6,
-        };
+        let phase =
+            |p99_us| PhaseSummary { ops: 12_345, p50_us: 20.0, p99_us, p999_us: 2_500.0, max_us: 3e6 };
         let phases = ["idle", "backfill", "rollback", "contract"];
-        let phases = phases
-            .iter()
-            .enumerate()
-            .map(|(n, name)| ((*name).to_owned(), phase((n + 1) as f64 * 100.0)));
+        let phases =
+            phases.iter().enumerate().map(|(n, name)| ((*name).to_owned(), phase((n + 1) as f64 * 100.0)));
         Summary {
             records: 1_000_000,
             record_bytes: 150.0,
@@ -298,13 +273,9 @@ mod tests {
         let value = serde_json::to_value(summary()).expect("json");
         assert_eq!(value["records"], 1_000_000);
         assert_eq!(value["verified"], true);
-        for field in [
-            "rollback_us",
-            "longest_pause_us",
-            "backfill_records_per_s",
-            "bytes_before",
-            "bytes_after",
-        ] {
+        for field in
+            ["rollback_us", "longest_pause_us", "backfill_records_per_s", "bytes_before", "bytes_after"]
+        {
             assert!(value[field].is_number(), "{field}");
         }
         for phase in ["idle", "backfill", "rollback", "contract"] {
@@ -328,15 +299,8 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part:?} is not in\n{table}");
         }
-        assert!(
-            table.lines().all(|line| line.len() <= 80),
-            "too wide for a terminal:\n{table}"
-        );
-        let wrong = Summary {
-            verified: false,
-            differences: vec!["key 7 at v2: gone".into()],
-            ..summary()
-        };
+        assert!(table.lines().all(|line| line.len() <= 80), "too wide for a terminal:\n{table}");
+        let wrong = Summary { verified: false, differences: vec!["key 7 at v2: gone".into()], ..summary() };
         assert!(
             wrong.to_string().contains("NO, not every") && wrong.to_string().contains("key 7 at v2: gone")
         );

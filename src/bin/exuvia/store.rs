@@ -115,24 +115,14 @@ impl Rollout for Airports {
         let copied: u64 = status.tables.iter().map(|table| table.counts.copied).sum();
         let quarantined: u64 = status.tables.iter().map(|table| table.counts.quarantined).sum();
         if quarantined > 0 {
-            return Err(Failure::Store(format!(
-                "{quarantined} records could not be upcast"
-            )));
+            return Err(Failure::Store(format!("{quarantined} records could not be upcast")));
         }
         // Writers at the old view go on, so there is always something new to bring forward; that ends with the
         // contract. What they wrote while nobody brought anything forward has to be done, though.
         let behind = status.tables.iter().any(|table| table.backlog_unknown);
         let complete = status.fraction >= 1.0 && !behind;
-        let total = if status.fraction > 0.0 {
-            (copied as f64 / status.fraction) as u64
-        } else {
-            0
-        };
-        Ok(Progress {
-            done: copied,
-            total: total.max(copied),
-            complete,
-        })
+        let total = if status.fraction > 0.0 { (copied as f64 / status.fraction) as u64 } else { 0 };
+        Ok(Progress { done: copied, total: total.max(copied), complete })
     }
 
     fn rollback(&self, step: Step) -> Result<(), Failure> {
@@ -152,15 +142,10 @@ impl Rollout for Airports {
             return Ok(false);
         }
         let ledger = self.store.ledger()?;
-        let last = ledger
-            .iter()
-            .rev()
-            .find(|entry| matches!(entry.what.as_str(), "contract" | "sweep"));
+        let last = ledger.iter().rev().find(|entry| matches!(entry.what.as_str(), "contract" | "sweep"));
         match last {
             Some(entry) if entry.what == "sweep" => Ok(true),
-            _ => Err(Failure::Store(
-                "the sweep ended before its work was done".to_owned(),
-            )),
+            _ => Err(Failure::Store("the sweep ended before its work was done".to_owned())),
         }
     }
 

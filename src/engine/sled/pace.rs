@@ -65,11 +65,7 @@ impl Pace {
     pub(super) fn admit(&self, bytes: usize) -> EngineResult<()> {
         let bytes = 4 * (bytes + RECORD_OVERHEAD);
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes <= SOFT_BYTES {
-            Ok(())
-        } else {
-            self.over(before, before + bytes)
-        }
+        if before + bytes <= SOFT_BYTES { Ok(()) } else { self.over(before, before + bytes) }
     }
 
     #[cold]
@@ -109,23 +105,21 @@ impl Pace {
     /// Starts the thread that syncs beside the writers.
     pub(super) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
         let pace = Arc::clone(self);
-        std::thread::Builder::new()
-            .name("exuvia-sled-sync".to_owned())
-            .spawn(move || {
-                while !pace.stop.load(Ordering::Acquire) {
-                    {
-                        let mut wanted = pace.wanted.lock();
-                        if !*wanted && !pace.stop.load(Ordering::Acquire) {
-                            pace.wake.wait(&mut wanted);
-                        }
-                        *wanted = false;
+        std::thread::Builder::new().name("exuvia-sled-sync".to_owned()).spawn(move || {
+            while !pace.stop.load(Ordering::Acquire) {
+                {
+                    let mut wanted = pace.wanted.lock();
+                    if !*wanted && !pace.stop.load(Ordering::Acquire) {
+                        pace.wake.wait(&mut wanted);
                     }
-                    // A failure stops the engine: the next call answers it.
-                    if pace.waiting.load(Ordering::Relaxed) > SOFT_BYTES && pace.sync().is_err() {
-                        return;
-                    }
+                    *wanted = false;
                 }
-            })
+                // A failure stops the engine: the next call answers it.
+                if pace.waiting.load(Ordering::Relaxed) > SOFT_BYTES && pace.sync().is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     pub(super) fn stop(&self) {
