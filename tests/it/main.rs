@@ -1,5 +1,7 @@
 //! All integration tests, in one binary.
 
+#[cfg(feature = "cli")]
+mod command;
 mod conformance;
 mod conformance_commits;
 mod engine_memory;
