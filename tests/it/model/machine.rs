@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exuvia::engine::MemoryEngine;
 use exuvia::{Budget, Durability, Error, Migration, Phase as Found, Result, Store, Table};
 
 use super::doomed::Doomed;
