@@ -142,6 +142,7 @@ impl Plan {
         for (name, to) in &self.tables {
             steps.push(planned_step(&core, &catalog, name, *to)?);
         }
+        core.shared.flush()?;
         // The sweep of a generation must not go on under a migration whose base it is (rule 5).
         core.stop_sweeper();
         let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
@@ -486,12 +487,13 @@ impl Migration {
         if !core.catalog().migration(&self.name)?.phase()?.is_forward() {
             return Err(self.refuse("it does not go forward; resume it, then restart"));
         }
-        // Rule 3: lowered durably (the change below flushes) before anything is removed.
+        // Rule 3: lowered durably before anything is removed.
         for table in &run.tables {
             let mut progress = Progress::start();
             progress.set_stage(Stage::Reverting);
             run::save_progress(&core.shared, &table.overlay, &progress)?;
         }
+        core.shared.flush()?;
         core.change(started, |catalog| {
             let entry = catalog.migration_mut(&self.name)?;
             if !entry.phase()?.is_forward() {

@@ -11,6 +11,7 @@ mod hook_engine;
 mod hooks;
 mod invariants;
 mod lifecycle;
+mod model;
 mod ordering;
 mod process_death;
 mod records;
