@@ -47,19 +47,21 @@ impl Subject for Airports {
     }
 
     fn put(&self, key: u64, airport: &Airport) -> Result<(), Refusal> {
-        Ok(match airport {
+        match airport {
             Airport::V1(v1) => self.v1.put(&key, v1)?,
             Airport::V2(v2) => self.v2.put(&key, v2)?,
             Airport::V3(v3) => self.v3.put(&key, v3)?,
-        })
+        }
+        Ok(())
     }
 
     fn remove(&self, key: u64, view: View) -> Result<(), Refusal> {
-        Ok(match view {
+        match view {
             View::V1 => self.v1.remove(&key)?,
             View::V2 => self.v2.remove(&key)?,
             View::V3 => self.v3.remove(&key)?,
-        })
+        }
+        Ok(())
     }
 
     fn scan(&self, from: u64, limit: usize, view: View) -> Result<Vec<(u64, Airport)>, Refusal> {
