@@ -9,6 +9,7 @@ mod hook_engine;
 mod hooks;
 mod invariants;
 mod lifecycle;
+mod old_binary;
 mod ordering;
 mod process_death;
 mod records;
