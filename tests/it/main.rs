@@ -12,6 +12,7 @@ mod hooks;
 mod invariants;
 mod lifecycle;
 mod model;
+mod old_binary;
 mod ordering;
 mod process_death;
 mod records;
