@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Record;
 use crate::shape::Shape;
@@ -54,8 +55,8 @@ pub(crate) struct TableEntry {
     pub(crate) oldest: u32,
     /// Oldest first: one, or base and overlay.
     pub(crate) generations: Vec<Generation>,
-    /// The shape of every version seen.
-    pub(crate) shapes: BTreeMap<u32, Shape>,
+    /// The fingerprint of every version seen; the shapes lie under keys of their own ([`save_shape`]).
+    pub(crate) shapes: BTreeMap<u32, [u8; 32]>,
     /// The open migration.
     pub(crate) migration: Option<String>,
 }
@@ -265,6 +266,31 @@ fn no_migration(name: &str) -> Error {
 
 fn damaged(reason: String) -> Error {
     Error::corrupt(TREE, KEY, reason)
+}
+
+/// The key of a shape: its content names it, so it is written once and never changed.
+fn shape_key(fingerprint: &[u8; 32]) -> Vec<u8> {
+    let mut key = b"shape/".to_vec();
+    key.extend_from_slice(fingerprint);
+    key
+}
+
+/// Stores a shape and answers its fingerprint. The caller flushes before the state change that makes it known: a
+/// catalog must not survive a crash that its shapes did not. A shape that no catalog names, because that change
+/// failed, does no harm.
+pub(crate) fn save_shape(engine: &dyn Engine, shape: &Shape) -> Result<[u8; 32]> {
+    let fingerprint = shape.fingerprint();
+    let key = shape_key(&fingerprint);
+    engine.tree(TREE)?.put(&key, &to_bytes(FORMAT, &key, shape)?)?;
+    Ok(fingerprint)
+}
+
+/// The shape of a fingerprint.
+pub(crate) fn load_shape(engine: &dyn Engine, fingerprint: &[u8; 32]) -> Result<Shape> {
+    let key = shape_key(fingerprint);
+    let missing = || Error::corrupt(TREE, &key, "the shape of a version is missing");
+    let bytes = engine.tree(TREE)?.get(&key)?.ok_or_else(missing)?;
+    from_bytes("the shape of a version", FORMAT, &key, &bytes)
 }
 
 /// How far the backfill of one table has come. Persisted with or after a flush of what it claims.

@@ -120,7 +120,9 @@ pub(crate) fn parse(key: &[u8], bytes: &[u8]) -> Result<Header, Damage> {
         return Err(Damage("shorter than an envelope"));
     };
     let (body, stored_crc) = bytes.split_at(body_len);
-    let [first, rest @ ..] = body else { return Err(Damage("shorter than an envelope")) };
+    let [first, rest @ ..] = body else {
+        return Err(Damage("shorter than an envelope"));
+    };
     if first >> 4 != FORMAT {
         return Err(Damage("unknown envelope format; it may be of a newer release"));
     }
@@ -160,11 +162,15 @@ fn checksum(key: &[u8], body: &[u8]) -> u32 {
 fn read_varint(bytes: &[u8], at: &mut usize) -> Result<u32, Damage> {
     let mut value: u32 = 0;
     for shift in (0..35).step_by(7) {
-        let Some(&byte) = bytes.get(*at) else { return Err(Damage("ends inside its header")) };
+        let Some(&byte) = bytes.get(*at) else {
+            return Err(Damage("ends inside its header"));
+        };
         *at += 1;
         let low = u32::from(byte & 0x7f);
         let part = low.checked_shl(shift).filter(|p| p >> shift == low);
-        let Some(part) = part else { return Err(Damage("a number in its header is too large")) };
+        let Some(part) = part else {
+            return Err(Damage("a number in its header is too large"));
+        };
         value |= part;
         if byte & 0x80 == 0 {
             return Ok(value);
@@ -244,7 +250,8 @@ mod tests {
 
     #[test]
     fn round_trip_of_every_kind() {
-        let cases: [(Flags, u32, &[u8], Option<(u32, &[u8])>); 6] = [
+        type Case = (Flags, u32, &'static [u8], Option<(u32, &'static [u8])>);
+        let cases: [Case; 6] = [
             (Flags::NONE, 1, b"main", None),
             (Flags::NONE, 300, b"main", Some((299, b"companion"))),
             (Flags::DERIVED, 2, b"", Some((1, b""))),
@@ -277,7 +284,9 @@ mod tests {
     #[test]
     fn hostile_lengths_with_a_right_checksum_are_damage() {
         // A companion length far beyond the value, and varints that never end.
-        for header in [&[0x12, 2, 1, 0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff][..]] {
+        for header in
+            [&[0x12, 2, 1, 0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff][..]]
+        {
             let mut bytes = header.to_vec();
             finish(b"k", &mut bytes);
             assert!(parse(b"k", &bytes).is_err());

@@ -73,7 +73,9 @@ impl EngineError {
     pub fn io(message: impl Into<String>, source: std::io::Error) -> Self {
         let full = matches!(
             source.kind(),
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::WriteZero
+            std::io::ErrorKind::StorageFull
+                | std::io::ErrorKind::QuotaExceeded
+                | std::io::ErrorKind::WriteZero
         );
         let kind = if full { EngineErrorKind::NoSpace } else { EngineErrorKind::Io };
         Self { kind, message: message.into(), source: Some(source) }

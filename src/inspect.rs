@@ -140,6 +140,15 @@ pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
         report.damaged(|| damage.to_string());
     }
     for (name, table) in &catalog.tables {
+        for (version, fingerprint) in &table.shapes {
+            match catalog::load_shape(engine, fingerprint) {
+                Ok(shape) if shape.fingerprint() == *fingerprint => {}
+                Ok(_) => {
+                    report.damaged(|| format!("table {name}: the shape of version {version} was changed"))
+                }
+                Err(e) => report.damaged(|| format!("table {name}, version {version}: {e}")),
+            }
+        }
         let migration = table.migration.as_ref().and_then(|name| catalog.migrations.get(name));
         let step = migration.and_then(|m| m.tables.iter().find(|step| step.table == *name));
         let phase = migration.map(|m| m.phase()).transpose()?;
@@ -162,7 +171,9 @@ fn verify_table(
     phase: Option<Phase>,
     report: &mut Report,
 ) -> Result<()> {
-    let Some(base) = table.base().map(|g| table.tree(g)) else { return Ok(()) };
+    let Some(base) = table.base().map(|g| table.tree(g)) else {
+        return Ok(());
+    };
     let overlay = table.overlay().map(|g| table.tree(g));
     let mut copied = false;
     if let (Some(overlay), Some(step)) = (&overlay, step) {
@@ -178,7 +189,9 @@ fn verify_table(
             None => false,
         };
         each(engine, overlay, |key, value| {
-            let Some(entry) = parsed(name, key, value, report) else { return Ok(()) };
+            let Some(entry) = parsed(name, key, value, report) else {
+                return Ok(());
+            };
             report.quarantined += u64::from(entry.is_failed());
             report.records += u64::from(!entry.is_tombstone());
             let companion_fits = entry.companion().is_none_or(|(v, _)| v == step.from || v == step.to);
@@ -197,7 +210,9 @@ fn verify_table(
     }
     let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
     each(engine, &base, |key, value| {
-        let Some(entry) = parsed(name, key, value, report) else { return Ok(()) };
+        let Some(entry) = parsed(name, key, value, report) else {
+            return Ok(());
+        };
         if entry.is_tombstone() || entry.is_failed_marker() {
             return Ok(());
         }
@@ -209,7 +224,10 @@ fn verify_table(
         let version = entry.version();
         if !(table.oldest..=table.stored).contains(&version) {
             report.damaged(|| {
-                format!("table {name}, key {}: a record of version {version} does not belong here", ShowKey(key))
+                format!(
+                    "table {name}, key {}: a record of version {version} does not belong here",
+                    ShowKey(key)
+                )
             });
         }
         if copied && !hidden {

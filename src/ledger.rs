@@ -160,7 +160,11 @@ fn read_into(engine: &dyn Engine, catalog: &Catalog, entries: &mut Vec<LedgerEnt
         };
         let entry = record.entry()?;
         if entry.previous != previous || entry.seq != seq {
-            return Err(Error::corrupt(TREE, &key, "the chain is broken: it does not follow the entry before"));
+            return Err(Error::corrupt(
+                TREE,
+                &key,
+                "the chain is broken: it does not follow the entry before",
+            ));
         }
         previous = record.hash;
         entries.push(entry);

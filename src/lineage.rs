@@ -41,7 +41,10 @@ pub(crate) type Stored<'a> = (u32, &'a [u8]);
 pub(crate) const fn assert_chain<V: Version>() {
     let (own, previous) = (V::VERSION, <V::Previous as Version>::VERSION);
     assert!(own > 0, "Version::VERSION starts at 1");
-    assert!(previous == 0 || own == previous + 1, "a gap in the lineage: VERSION must be Previous::VERSION + 1");
+    assert!(
+        previous == 0 || own == previous + 1,
+        "a gap in the lineage: VERSION must be Previous::VERSION + 1"
+    );
 }
 
 const fn is_first<V: Version>() -> bool {
@@ -156,6 +159,8 @@ pub(crate) fn validate_at<V: Version>(record: &V, active: u32, last: Option<Stor
     validate_at::<V::Previous>(&downcast_once(record, last)?, active, last)
 }
 
+type MergedBytes = CastResult<Merged<Vec<u8>>>;
+
 /// Casts to one version, from bytes to bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Casts {
@@ -163,7 +168,7 @@ pub(crate) struct Casts {
     pub(crate) same_bytes: bool,
     pub(crate) shape: fn() -> Result<Shape, CastError>,
     upcast: fn(Stored<'_>) -> CastResult<Vec<u8>>,
-    merge: fn(Stored<'_>, &[u8]) -> CastResult<Merged<Vec<u8>>>,
+    merge: fn(Stored<'_>, &[u8]) -> MergedBytes,
 }
 
 impl Casts {
@@ -191,7 +196,7 @@ impl Casts {
     }
 
     /// `merge(main, companion)`, validated.
-    pub(crate) fn merge(&self, main: Stored<'_>, companion: &[u8]) -> CastResult<Merged<Vec<u8>>> {
+    pub(crate) fn merge(&self, main: Stored<'_>, companion: &[u8]) -> MergedBytes {
         self.guarded(Cast::Merge, main.0, || (self.merge)(main, companion))
     }
 

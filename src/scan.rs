@@ -213,7 +213,8 @@ fn read_page(
         Kind::Settled { tree, .. } => {
             let mut page = Page::with_capacity(limit);
             let end = tree.tree.scan(range, reverse, limit, &mut page)?;
-            let mut resolved = Resolved { found: Vec::with_capacity(page.len()), last: None, end, error: None };
+            let mut resolved =
+                Resolved { found: Vec::with_capacity(page.len()), last: None, end, error: None };
             for (key, value) in page {
                 let found = state.plain(&key, value, 0, false);
                 if !resolved.push(key, found) {
@@ -253,8 +254,7 @@ fn merged_page(
         Some(last) if reverse => **key >= **last,
         Some(last) => **key <= **last,
     };
-    let mut resolved =
-        Resolved { found: Vec::new(), last: None, end: overlay_end && base_end, error: None };
+    let mut resolved = Resolved { found: Vec::new(), last: None, end: overlay_end && base_end, error: None };
     let (mut overlay, mut base) = (overlay.into_iter().peekable(), base.into_iter().peekable());
     while let Some((key, overlay, base)) = take_next(&mut overlay, &mut base, reverse) {
         if !in_reach(&key, &base_last) || !in_reach(&key, &overlay_last) {

@@ -132,7 +132,10 @@ impl Histogram {
 
     /// The longest duration.
     pub fn max(&self) -> Duration {
-        self.0.as_ref().filter(|hdr| !hdr.is_empty()).map_or(Duration::ZERO, |hdr| Duration::from_nanos(hdr.max()))
+        self.0
+            .as_ref()
+            .filter(|hdr| !hdr.is_empty())
+            .map_or(Duration::ZERO, |hdr| Duration::from_nanos(hdr.max()))
     }
 
     /// Recorded values as (upper bound of the bucket, count), ascending.
@@ -258,7 +261,8 @@ impl Recorder {
         if timer.busy_ns.is_none() && waited.is_zero() {
             return;
         }
-        let overlap = timer.busy_ns.map_or(0, |before| self.background_ns(self.nanos(end)).saturating_sub(before));
+        let overlap =
+            timer.busy_ns.map_or(0, |before| self.background_ns(self.nanos(end)).saturating_sub(before));
         let pause = (Duration::from_nanos(overlap) + waited).min(latency);
         if let Some(histogram) = shard.as_mut().and_then(|shard| shard.pauses.get_mut(activity as usize)) {
             histogram.record(pause);

@@ -13,11 +13,13 @@ mod fence;
 mod files;
 mod lifetime;
 mod options;
+mod pace;
 
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
@@ -25,23 +27,31 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use self::fence::{Access, Fence};
 use self::files::Files;
 pub use self::options::SledOptions;
+use self::pace::Pace;
 use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
 use crate::error::{EngineError, EngineErrorKind};
 
-/// Longest key. sled itself has no limit, but an index page holds up to 256 keys in full.
-const KEY_BYTES_MAX: usize = 4 * 1024;
-/// Longest value. sled itself has no limit, but a page holds up to 16 values and is read and written as a whole.
-const VALUE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most writes in a commit: all other calls wait while it is made.
-const COMMIT_WRITES_MAX: usize = 4096;
+/// The size of sled's segments, fixed when a store is made. Pages over a quarter of it would become files of their
+/// own ("blobs"), which sled never syncs, so that a loss of power could damage what was flushed long ago: the limits
+/// below keep every page under that. A leaf holds up to some 17 records, an index page up to 256 keys.
+const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
+/// Longest key.
+const KEY_BYTES_MAX: usize = 2 * 1024;
+/// Longest value.
+const VALUE_BYTES_MAX: usize = 48 * 1024;
+/// Most writes in a commit: all other calls wait while it is made, and no sync can come between its writes.
+const COMMIT_WRITES_MAX: usize = 1024;
+/// Most bytes of keys and values in a commit, for the same reason: each may rewrite a page of seventeen such.
+const COMMIT_BYTES_MAX: usize = SEGMENT_BYTES / 8;
 /// sled's own tree, which cannot be dropped.
 const DEFAULT_TREE: &str = "__sled__default";
 /// A store in a directory, kept by sled.
 ///
-/// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`]
-/// (nothing flushes on its own). Values over some 8 KiB are expensive: a page of up to 16 records that comes to more
-/// than 128 KiB is written as a file of its own, in full, whenever ten changes to it have come together, and a
-/// loss of power between sled's writing the log and the next flush may damage such a page.
+/// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`].
+/// Besides, the engine syncs its log by itself before a segment of it waits, because sled could otherwise not be
+/// opened after a loss of power (see docs/reliability.md).
+///
+/// Limits: keys of 2 KiB, values of 48 KiB, commits of 512 KiB.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
@@ -58,8 +68,10 @@ pub struct SledEngine {
 struct Shared {
     /// `None` only in `drop`.
     db: Option<sled::Db>,
-    fence: Fence,
-    files: Files,
+    fence: Arc<Fence>,
+    /// `None` only in `drop`.
+    pace: Option<Arc<Pace>>,
+    syncing: Option<JoinHandle<()>>,
     directory: PathBuf,
     /// Dropped trees. The last handle of a tree flushes the store when it goes, so that is not left to chance.
     dropped: Mutex<Vec<sled::Tree>>,
@@ -85,26 +97,38 @@ impl SledEngine {
         let directory = directory.as_ref();
         let place = directory.display().to_string();
         let io = |e: io::Error| EngineError::io(&*place, e);
-        std::fs::create_dir_all(directory).map_err(io)?;
+        let config = |directory: &Path| {
+            sled::Config::new()
+                .path(directory)
+                .cache_capacity(options.cache_bytes)
+                .segment_size(SEGMENT_BYTES)
+                .mode(sled::Mode::HighThroughput)
+                .flush_every_ms(None)
+        };
+        if files::is_new(directory).map_err(io)? {
+            let draft = files::begin_draft(directory).map_err(io)?;
+            drop(lifetime::open(&config(&draft), &draft, &place)?);
+            files::finish_draft(&draft, directory).map_err(io)?;
+        }
         let directory = directory.canonicalize().map_err(io)?;
-
-        let config = sled::Config::new()
-            .path(&directory)
-            .cache_capacity(options.cache_bytes)
-            .mode(sled::Mode::HighThroughput)
-            .flush_every_ms(None);
+        files::remove_half_snapshots(&directory).map_err(io)?;
+        let config = config(&directory);
         let db = lifetime::open(&config, &directory, &place)?;
         let files = Files::open(&directory).map_err(io)?;
+        let fence = Arc::new(Fence::new(config));
+        let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files));
+        // Recovery has written: none of it may wait for a later sync.
+        pace.sync()?;
+        let syncing = pace.start().map_err(io)?;
         let shared = Shared {
             db: Some(db),
-            fence: Fence::new(config),
-            files,
+            fence,
+            pace: Some(pace),
+            syncing: Some(syncing),
             directory,
             dropped: Mutex::default(),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 
@@ -114,6 +138,14 @@ fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
     }
     let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
     Err(EngineError::new(EngineErrorKind::Limit, message))
+}
+
+/// What a write counts for, if it is within the limits.
+fn size_of_write(key: &[u8], value: Option<&[u8]>) -> EngineResult<usize> {
+    let size = value.map_or(0, <[u8]>::len);
+    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
+    limit("bytes of a value", size, VALUE_BYTES_MAX)?;
+    Ok(key.len() + size + pace::RECORD_OVERHEAD)
 }
 
 impl SledTree {
@@ -126,25 +158,22 @@ impl SledTree {
 impl Tree for SledTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        Ok(self
-            .call(Access::Read, |tree| tree.get(key))?
-            .map(Value::from_sled))
+        Ok(self.call(Access::Read, |tree| tree.get(key))?.map(Value::from_sled))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
-        self.shared.admit(key, Some(value))?;
+        self.shared.admit(size_of_write(key, Some(value))?)?;
         self.call(Access::Write, |tree| tree.insert(key, value).map(drop))
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
+        self.shared.admit(size_of_write(key, None)?)?;
         self.call(Access::Write, |tree| tree.remove(key).map(drop))
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
-        self.shared.admit(key, new)?;
-        self.call(Access::Write, |tree| {
-            Ok(tree.compare_and_swap(key, old, new)?.is_ok())
-        })
+        self.shared.admit(size_of_write(key, new)?)?;
+        self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
@@ -171,20 +200,18 @@ impl Tree for SledTree {
 }
 
 impl Shared {
-    /// What is looked at before sled is asked to write.
-    fn admit(&self, key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
-        let size = value.map_or(0, <[u8]>::len);
-        limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
-        limit("bytes of a value", size, VALUE_BYTES_MAX)?;
-        self.files
-            .room_for(size)
-            .map_err(|e| EngineError::io("no room for a large value; nothing was written", e))
+    /// To be called before sled is asked to write.
+    fn admit(&self, bytes: usize) -> EngineResult<()> {
+        self.pace()?.admit(bytes)
+    }
+
+    fn pace(&self) -> EngineResult<&Pace> {
+        let closed = || EngineError::new(EngineErrorKind::Poisoned, "the engine is closed");
+        self.pace.as_deref().ok_or_else(closed)
     }
 
     fn db(&self) -> sled::Result<&sled::Db> {
-        self.db
-            .as_ref()
-            .ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
+        self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
     }
 
     fn tree(&self, name: &str) -> EngineResult<sled::Tree> {
@@ -193,9 +220,7 @@ impl Shared {
             return Err(EngineError::new(EngineErrorKind::Limit, message));
         }
         if self.fence.check(Access::Write).is_ok() {
-            return self
-                .fence
-                .call(Access::Write, name, || self.db()?.open_tree(name));
+            return self.fence.call(Access::Write, name, || self.db()?.open_tree(name));
         }
         // A new tree would be a write, but one that is there can be had after writes have stopped.
         self.fence.call(Access::Read, name, || {
@@ -211,16 +236,10 @@ impl Shared {
 
     /// Several keys, or a check of one and a write of another: a transaction over the trees concerned.
     fn transact(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let names: BTreeSet<&str> = checks
-            .iter()
-            .map(|c| c.tree.as_str())
-            .chain(writes.iter().map(|w| w.tree.as_str()))
-            .collect();
+        let names: BTreeSet<&str> =
+            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let trees = names
-            .iter()
-            .map(|name| self.tree(name))
-            .collect::<EngineResult<Vec<_>>>()?;
+        let trees = names.iter().map(|name| self.tree(name)).collect::<EngineResult<Vec<_>>>()?;
 
         let writing = std::cell::Cell::new(false);
         let absent = || sled::Error::Unsupported("a tree of the transaction is missing".to_owned());
@@ -228,11 +247,7 @@ impl Shared {
         let done = self.fence.call(Access::Write, place, || {
             let transaction = trees.as_slice().transaction(|views| {
                 let view = |name: &str| {
-                    names
-                        .binary_search(&name)
-                        .ok()
-                        .and_then(|at| views.get(at))
-                        .ok_or_else(absent)
+                    names.binary_search(&name).ok().and_then(|at| views.get(at)).ok_or_else(absent)
                 };
                 for check in checks {
                     let found = view(&check.tree)?.get(&check.key)?;
@@ -272,21 +287,12 @@ impl Engine for SledEngine {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         let tree = self.shared.tree(name)?;
-        Ok(Arc::new(SledTree {
-            tree,
-            name: name.to_owned(),
-            shared: self.shared.clone(),
-        }))
+        Ok(Arc::new(SledTree { tree, name: name.to_owned(), shared: self.shared.clone() }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
-        let names = self
-            .shared
-            .fence
-            .call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
-        let names = names
-            .iter()
-            .map(|name| String::from_utf8_lossy(name).into_owned());
+        let names = self.shared.fence.call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
+        let names = names.iter().map(|name| String::from_utf8_lossy(name).into_owned());
         Ok(names.filter(|name| name != DEFAULT_TREE).collect())
     }
 
@@ -309,8 +315,9 @@ impl Engine for SledEngine {
     /// and the first one makes all later calls of the process a little slower.
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
         limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
+        let mut bytes = 0;
         for write in writes {
-            self.shared.admit(&write.key, write.value.as_deref())?;
+            bytes += size_of_write(&write.key, write.value.as_deref())?;
         }
         let one = |name: &str| self.tree(name);
         let swapped = match (checks, writes) {
@@ -326,30 +333,19 @@ impl Engine for SledEngine {
             ([check], []) => one(&check.tree)?.get(&check.key)?.as_deref() == check.expected.as_deref(),
             ([check], [write]) if check.tree == write.tree && check.key == write.key => one(&write.tree)?
                 .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
-            _ => return self.shared.transact(checks, writes),
+            _ => {
+                limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
+                self.shared.admit(bytes)?;
+                return self.shared.transact(checks, writes);
+            }
         };
-        Ok(if swapped {
-            Outcome::Applied
-        } else {
-            Outcome::Conflict
-        })
+        Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })
     }
 
     /// Durable means: `fdatasync` has returned, for the log and for every blob. Cost: sled's own write of its buffer,
     /// and those.
     fn flush(&self) -> EngineResult<()> {
-        let shared = &self.shared;
-        shared
-            .fence
-            .call(Access::Write, "", || shared.db()?.flush().map(drop))?;
-        shared.fence.check(Access::Write)?;
-        shared.files.sync().map_err(|e| {
-            // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
-            // for data that is gone. So there is none.
-            let error = EngineError::io("flush", e);
-            shared.fence.stop(&error.to_string());
-            error
-        })
+        self.shared.pace()?.sync()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -363,16 +359,24 @@ impl Engine for SledEngine {
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {
-        self.shared
-            .files
-            .bytes()
-            .map_err(|e| EngineError::io("size of the files", e))
+        let files = self.shared.pace()?.files();
+        files.bytes().map_err(|e| EngineError::io("size of the files", e))
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        let held = (self.db.take(), std::mem::take(&mut *self.dropped.lock()));
-        lifetime::close(held, &self.fence.ending(), &self.directory);
+        let ending = self.fence.ending();
+        if let Some(pace) = &self.pace {
+            pace.stop();
+        }
+        let syncing = self.syncing.take();
+        if matches!(ending, lifetime::Ending::Plain)
+            && let Some(syncing) = syncing
+        {
+            drop(syncing.join());
+        }
+        let held = (self.pace.take(), self.db.take(), std::mem::take(&mut *self.dropped.lock()));
+        lifetime::close(held, &ending, &self.directory);
     }
 }

@@ -75,6 +75,8 @@ pub enum Waiting {
         /// The floor (`Options::free_bytes_min`).
         floor: u64,
     },
+    /// The store was opened without background work.
+    Background,
     /// The engine failed; it is tried again.
     Retry {
         /// The error.
@@ -366,7 +368,13 @@ pub(crate) fn activity_of(phase: Phase) -> Activity {
 pub(crate) fn load_progress(shared: &Shared, overlay: &str) -> Result<Progress> {
     let key = Progress::key(overlay);
     match shared.engine.tree(crate::catalog::TREE)?.get(&key)? {
-        Some(bytes) => Progress::from_bytes(&key, &bytes),
+        Some(bytes) => Progress::from_bytes(&key, &bytes).or_else(|e| {
+            // Losing it costs time only: everything derived is made again, from the first key on.
+            tracing::warn!(target: "exuvia", error = %e, "the backfill starts again");
+            let mut progress = Progress::start();
+            progress.set_stage(Stage::Reverting);
+            Ok(progress)
+        }),
         None => Ok(Progress::start()),
     }
 }

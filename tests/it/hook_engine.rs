@@ -32,10 +32,7 @@ pub enum Call {
 
 impl Call {
     fn writes(self) -> bool {
-        matches!(
-            self,
-            Call::Put | Call::Delete | Call::Cas | Call::Commit | Call::Drop
-        )
+        matches!(self, Call::Put | Call::Delete | Call::Cas | Call::Commit | Call::Drop)
     }
 }
 
@@ -110,10 +107,7 @@ impl Hooks {
 
     fn dead(&self) -> EngineResult<()> {
         if self.dead.load(Ordering::SeqCst) {
-            return Err(EngineError::new(
-                EngineErrorKind::Poisoned,
-                "the process is dead to its disk",
-            ));
+            return Err(EngineError::new(EngineErrorKind::Poisoned, "the process is dead to its disk"));
         }
         Ok(())
     }
@@ -137,12 +131,7 @@ impl Hooks {
         run: impl FnOnce() -> EngineResult<R>,
     ) -> EngineResult<R> {
         self.dead()?;
-        *self
-            .counts
-            .lock()
-            .unwrap()
-            .entry((call, trees.join(" ")))
-            .or_default() += 1;
+        *self.counts.lock().unwrap().entry((call, trees.join(" "))).or_default() += 1;
         self.act(self.take(When::Before, call, trees, key))?;
         let watcher = self.watcher.lock().unwrap().clone();
         if let Some(watcher) = watcher
@@ -173,10 +162,7 @@ struct HookTree {
 
 impl HookEngine {
     pub fn new(inner: MemoryEngine) -> Self {
-        Self {
-            inner,
-            hooks: Arc::default(),
-        }
+        Self { inner, hooks: Arc::default() }
     }
 
     /// How many engines and trees of this engine somebody holds.
@@ -191,87 +177,38 @@ impl HookEngine {
 
     fn rule(&self, when: When, call: Option<Call>, tree: &str, key: Option<u64>, nth: u64, action: Action) {
         let key = key.map(|id| id.to_be_bytes().to_vec());
-        let rule = Rule {
-            when,
-            call,
-            tree: tree.to_owned(),
-            key,
-            left: nth,
-            action,
-        };
+        let rule = Rule { when, call, tree: tree.to_owned(), key, left: nth, action };
         self.hooks.rules.lock().unwrap().push(rule);
     }
 
     /// Runs `run` before the `nth` call (from now, from 1) of this kind on a tree of this name.
     pub fn before(&self, call: Call, tree: &str, nth: u64, run: impl FnOnce() + Send + 'static) {
-        self.rule(
-            When::Before,
-            Some(call),
-            tree,
-            None,
-            nth,
-            Action::Run(Box::new(run)),
-        );
+        self.rule(When::Before, Some(call), tree, None, nth, Action::Run(Box::new(run)));
     }
 
     /// As [`before`](Self::before), of calls for one key only.
     pub fn before_key(&self, call: Call, tree: &str, key: u64, run: impl FnOnce() + Send + 'static) {
-        self.rule(
-            When::Before,
-            Some(call),
-            tree,
-            Some(key),
-            1,
-            Action::Run(Box::new(run)),
-        );
+        self.rule(When::Before, Some(call), tree, Some(key), 1, Action::Run(Box::new(run)));
     }
 
     /// Runs `run` after the `nth` call.
     pub fn after(&self, call: Call, tree: &str, nth: u64, run: impl FnOnce() + Send + 'static) {
-        self.rule(
-            When::After,
-            Some(call),
-            tree,
-            None,
-            nth,
-            Action::Run(Box::new(run)),
-        );
+        self.rule(When::After, Some(call), tree, None, nth, Action::Run(Box::new(run)));
     }
 
     /// As [`after`](Self::after), of calls for one key only.
     pub fn after_key(&self, call: Call, tree: &str, key: u64, run: impl FnOnce() + Send + 'static) {
-        self.rule(
-            When::After,
-            Some(call),
-            tree,
-            Some(key),
-            1,
-            Action::Run(Box::new(run)),
-        );
+        self.rule(When::After, Some(call), tree, Some(key), 1, Action::Run(Box::new(run)));
     }
 
     /// Lets the `nth` call fail, once; nothing is done by it.
     pub fn fail(&self, call: Call, tree: &str, nth: u64) {
-        self.rule(
-            When::Before,
-            Some(call),
-            tree,
-            None,
-            nth,
-            Action::Fail(EngineErrorKind::Io),
-        );
+        self.rule(When::Before, Some(call), tree, None, nth, Action::Fail(EngineErrorKind::Io));
     }
 
     /// Lets the `nth` call of any kind fail, once.
     pub fn fail_any(&self, nth: u64) {
-        self.rule(
-            When::Before,
-            None,
-            "*",
-            None,
-            nth,
-            Action::Fail(EngineErrorKind::Io),
-        );
+        self.rule(When::Before, None, "*", None, nth, Action::Fail(EngineErrorKind::Io));
     }
 
     /// The `nth` call of any kind, and everything after it, fails.
@@ -292,10 +229,7 @@ impl HookEngine {
     /// Ends the watch, and waits for a watcher that is at work.
     pub fn unwatch(&self) {
         let watcher = self.hooks.watcher.lock().unwrap().take();
-        while watcher
-            .as_ref()
-            .is_some_and(|watcher| Arc::strong_count(watcher) > 1)
-        {
+        while watcher.as_ref().is_some_and(|watcher| Arc::strong_count(watcher) > 1) {
             thread::yield_now();
         }
     }
@@ -315,19 +249,12 @@ impl HookEngine {
 
     /// The largest page that a scan asked for, and the most writes in a commit, since the last reset.
     pub fn largest(&self) -> (u64, u64) {
-        (
-            self.hooks.page_max.load(Ordering::SeqCst),
-            self.hooks.commit_max.load(Ordering::SeqCst),
-        )
+        (self.hooks.page_max.load(Ordering::SeqCst), self.hooks.commit_max.load(Ordering::SeqCst))
     }
 
     fn sum(&self, wanted: impl Fn(Call, &str) -> bool) -> u64 {
         let counts = self.hooks.counts.lock().unwrap();
-        counts
-            .iter()
-            .filter(|((call, trees), _)| wanted(*call, trees))
-            .map(|(_, n)| n)
-            .sum()
+        counts.iter().filter(|((call, trees), _)| wanted(*call, trees)).map(|(_, n)| n).sum()
     }
 
     /// Calls of this kind on trees of this name since the last reset.
@@ -356,14 +283,8 @@ impl HookEngine {
         }
         let mut page = Page::new();
         let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        self.inner
-            .tree(tree)
-            .unwrap()
-            .scan(all, false, usize::MAX, &mut page)
-            .unwrap();
-        page.into_iter()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect()
+        self.inner.tree(tree).unwrap().scan(all, false, usize::MAX, &mut page).unwrap();
+        page.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect()
     }
 
     /// The names of the trees that hold records, past all hooks.
@@ -377,18 +298,15 @@ impl HookEngine {
 
 impl Tree for HookTree {
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        self.hooks
-            .around(Call::Get, &[&self.name], Some(key), || self.inner.get(key))
+        self.hooks.around(Call::Get, &[&self.name], Some(key), || self.inner.get(key))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
-        self.hooks
-            .around(Call::Put, &[&self.name], Some(key), || self.inner.put(key, value))
+        self.hooks.around(Call::Put, &[&self.name], Some(key), || self.inner.put(key, value))
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
-        self.hooks
-            .around(Call::Delete, &[&self.name], Some(key), || self.inner.delete(key))
+        self.hooks.around(Call::Delete, &[&self.name], Some(key), || self.inner.delete(key))
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
@@ -409,14 +327,8 @@ impl Engine for HookEngine {
     }
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
-        let inner = self
-            .hooks
-            .around(Call::Open, &[name], None, || self.inner.tree(name))?;
-        Ok(Arc::new(HookTree {
-            name: name.to_owned(),
-            inner,
-            hooks: Arc::clone(&self.hooks),
-        }))
+        let inner = self.hooks.around(Call::Open, &[name], None, || self.inner.tree(name))?;
+        Ok(Arc::new(HookTree { name: name.to_owned(), inner, hooks: Arc::clone(&self.hooks) }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
@@ -424,18 +336,14 @@ impl Engine for HookEngine {
     }
 
     fn drop_tree(&self, name: &str) -> EngineResult<()> {
-        self.hooks
-            .around(Call::Drop, &[name], None, || self.inner.drop_tree(name))
+        self.hooks.around(Call::Drop, &[name], None, || self.inner.drop_tree(name))
     }
 
     fn commit(&self, checks: &[Check], writes: &[exuvia::engine::Write]) -> EngineResult<Outcome> {
         let trees: Vec<&str> = writes.iter().map(|write| write.tree.as_str()).collect();
-        self.hooks
-            .commit_max
-            .fetch_max(writes.len() as u64, Ordering::SeqCst);
+        self.hooks.commit_max.fetch_max(writes.len() as u64, Ordering::SeqCst);
         let key = writes.first().map(|write| write.key.as_slice());
-        self.hooks
-            .around(Call::Commit, &trees, key, || self.inner.commit(checks, writes))
+        self.hooks.around(Call::Commit, &trees, key, || self.inner.commit(checks, writes))
     }
 
     fn flush(&self) -> EngineResult<()> {

@@ -49,11 +49,7 @@ pub struct Hooked {
 
 impl Hooked {
     pub fn new(inner: MemoryEngine) -> Self {
-        Self {
-            inner,
-            hooks: Arc::default(),
-            value_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)),
-        }
+        Self { inner, hooks: Arc::default(), value_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)) }
     }
 
     /// The engine below, past all hooks.
@@ -113,19 +109,9 @@ impl Hooked {
         key: &[u8],
         call: impl FnOnce() -> EngineResult<R>,
     ) -> EngineResult<R> {
-        self.ask(&Call {
-            kind,
-            tree,
-            key,
-            done: false,
-        })?;
+        self.ask(&Call { kind, tree, key, done: false })?;
         let result = call()?;
-        self.ask(&Call {
-            kind,
-            tree,
-            key,
-            done: true,
-        })?;
+        self.ask(&Call { kind, tree, key, done: true })?;
         Ok(result)
     }
 }
@@ -176,30 +162,23 @@ struct HookedTree {
 
 impl Tree for HookedTree {
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        self.engine
-            .around(Kind::Get, &self.name, key, || self.inner.get(key))
+        self.engine.around(Kind::Get, &self.name, key, || self.inner.get(key))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
-        self.engine
-            .around(Kind::Put, &self.name, key, || self.inner.put(key, value))
+        self.engine.around(Kind::Put, &self.name, key, || self.inner.put(key, value))
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
-        self.engine
-            .around(Kind::Delete, &self.name, key, || self.inner.delete(key))
+        self.engine.around(Kind::Delete, &self.name, key, || self.inner.delete(key))
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
-        self.engine.around(Kind::Swap, &self.name, key, || {
-            self.inner.compare_and_swap(key, old, new)
-        })
+        self.engine.around(Kind::Swap, &self.name, key, || self.inner.compare_and_swap(key, old, new))
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
-        self.engine.around(Kind::Scan, &self.name, b"", || {
-            self.inner.scan(range, reverse, limit, page)
-        })
+        self.engine.around(Kind::Scan, &self.name, b"", || self.inner.scan(range, reverse, limit, page))
     }
 }
 
@@ -210,11 +189,7 @@ impl Engine for Hooked {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         let inner = self.around(Kind::Open, name, b"", || self.inner.tree(name))?;
-        Ok(Arc::new(HookedTree {
-            engine: self.clone(),
-            name: name.to_owned(),
-            inner,
-        }))
+        Ok(Arc::new(HookedTree { engine: self.clone(), name: name.to_owned(), inner }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
@@ -226,9 +201,7 @@ impl Engine for Hooked {
     }
 
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let (tree, key) = writes
-            .first()
-            .map_or(("", &b""[..]), |w| (w.tree.as_str(), w.key.as_slice()));
+        let (tree, key) = writes.first().map_or(("", &b""[..]), |w| (w.tree.as_str(), w.key.as_slice()));
         self.around(Kind::Commit, tree, key, || self.inner.commit(checks, writes))
     }
 
@@ -238,10 +211,7 @@ impl Engine for Hooked {
 
     fn capabilities(&self) -> Capabilities {
         let value_bytes_max = self.value_bytes_max.load(Ordering::Relaxed);
-        Capabilities {
-            value_bytes_max,
-            ..self.inner.capabilities()
-        }
+        Capabilities { value_bytes_max, ..self.inner.capabilities() }
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {

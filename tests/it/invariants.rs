@@ -86,10 +86,8 @@ fn invariant_02_the_overlay_entry_is_the_truth_else_the_bases() {
             migration.step(stop).unwrap();
         }
         assert_eq!(s.all_new(), want, "after a step of {stop}");
-        let old: BTreeMap<_, _> = want
-            .iter()
-            .map(|(id, r)| (*id, v1(&format!("{} {}", r.first, r.last), r.age)))
-            .collect();
+        let old: BTreeMap<_, _> =
+            want.iter().map(|(id, r)| (*id, v1(&format!("{} {}", r.first, r.last), r.age))).collect();
         assert_eq!(s.all_old(), old, "after a step of {stop}");
         s.check_scans_agree(0..45);
     }
@@ -141,14 +139,9 @@ fn invariant_04_a_derived_entry_is_the_upcast_of_its_source_byte_for_byte() {
     complete(&migration);
     let mut derived = [0, 0];
     for id in 0..30 {
-        let entry = s
-            .entry(OVERLAY, id)
-            .expect("every key of the base has an overlay entry");
+        let entry = s.entry(OVERLAY, id).expect("every key of the base has an overlay entry");
         if entry.flags & DERIVED == 0 {
-            assert!(
-                id == 1 || id == 3,
-                "key {id} is derived, and not marked so: {entry:?}"
-            );
+            assert!(id == 1 || id == 3, "key {id} is derived, and not marked so: {entry:?}");
             continue;
         }
         let source = match &entry.companion {
@@ -187,9 +180,8 @@ fn invariant_05_backfill_inserts_into_nothing_or_replaces_exactly_what_it_read()
             engine.before_key(Call::Cas, OVERLAY, id, disturb);
         } else {
             let inner = engine.clone();
-            engine.after_key(Call::Cas, OVERLAY, id, move || {
-                inner.before_key(Call::Cas, OVERLAY, id, disturb)
-            });
+            engine
+                .after_key(Call::Cas, OVERLAY, id, move || inner.before_key(Call::Cas, OVERLAY, id, disturb));
         }
     }
     complete(&migration);
@@ -219,9 +211,7 @@ fn invariant_06_copying_is_finite_and_the_backlog_is_shown() {
     let mut steps = 0u64;
     while migration.step(1).unwrap().phase != Phase::Complete {
         for id in 0..4 {
-            s.new
-                .put(&(1000 + steps * 4 + id), &v2("New", "N", 1, None))
-                .unwrap();
+            s.new.put(&(1000 + steps * 4 + id), &v2("New", "N", 1, None)).unwrap();
             s.new.put(&(steps % 64), &v2("New", "N", 2, None)).unwrap();
         }
         steps += 1;
@@ -247,15 +237,9 @@ fn invariant_06_copying_is_finite_and_the_backlog_is_shown() {
     });
     until("the old writer", || written.load(Ordering::Relaxed) > 100);
     s.contract(&migration);
-    assert!(matches!(
-        thread.join().unwrap(),
-        Error::Version { version: 1, .. }
-    ));
+    assert!(matches!(thread.join().unwrap(), Error::Version { version: 1, .. }));
     let last = written.load(Ordering::Relaxed) - 1;
-    assert_eq!(
-        s.new.get(&(last % 64)).unwrap(),
-        Some(v2("Old", &format!("O{last}"), 5, None))
-    );
+    assert_eq!(s.new.get(&(last % 64)).unwrap(), Some(v2("Old", &format!("O{last}"), 5, None)));
 }
 
 /// A verb of a migration, in the state that it needs.
@@ -309,13 +293,7 @@ impl Verb {
 
     fn call(self, s: &Scene, migration: Option<&Migration>) -> exuvia::Result<()> {
         match (self, migration) {
-            (Verb::Begin, _) => s
-                .store
-                .migration("split")
-                .table(&s.new)
-                .paused()
-                .begin()
-                .map(|_| ()),
+            (Verb::Begin, _) => s.store.migration("split").table(&s.new).paused().begin().map(|_| ()),
             (_, None) => panic!("no migration"),
             (Verb::Pause, Some(m)) => m.pause(),
             (Verb::Restart, Some(m)) => m.restart(),
@@ -364,14 +342,11 @@ fn invariant_07_a_phase_is_one_durable_commit_before_a_flip_in_memory() {
             }
             let n = counted.fetch_add(1, Ordering::SeqCst);
             let (new, old) = (new.clone(), old.clone());
-            elsewhere(
-                &format!("a writer beside {call:?} {tree} of {verb:?}"),
-                move || {
-                    // One of them is refused in some phases; that is no wait.
-                    let _ = new.put(&(200 + n % 3), &v2("Beside", "B", 3, None));
-                    let _ = old.put(&(210 + n % 3), &v1("Beside B", 3));
-                },
-            );
+            elsewhere(&format!("a writer beside {call:?} {tree} of {verb:?}"), move || {
+                // One of them is refused in some phases; that is no wait.
+                let _ = new.put(&(200 + n % 3), &v2("Beside", "B", 3, None));
+                let _ = old.put(&(210 + n % 3), &v1("Beside B", 3));
+            });
             busy.store(false, Ordering::SeqCst);
         });
         verb.call(&s, migration.as_ref()).unwrap();
@@ -392,10 +367,7 @@ fn invariant_07_a_phase_is_one_durable_commit_before_a_flip_in_memory() {
     let during = during.lock().unwrap().take().expect("the flush was reached");
     during.expect("the fence was up before the rollback was durable");
     assert!(s.new.put(&1, &v2("After", "A", 3, None)).is_err());
-    assert_eq!(
-        s.engine.count(Call::Cas, CATALOG) + s.engine.count(Call::Commit, CATALOG),
-        1
-    );
+    assert_eq!(s.engine.count(Call::Cas, CATALOG) + s.engine.count(Call::Commit, CATALOG), 1);
     assert_eq!(s.store.stats().unwrap().flushes - before, 1);
 }
 
@@ -446,9 +418,7 @@ impl Version for ProbeV2 {
 
     fn downcast(&self, _last: Option<ProbeV1>) -> Result<ProbeV1, CastError> {
         probe("downcast");
-        u32::try_from(self.0)
-            .map(ProbeV1)
-            .map_err(|e| CastError::new(e.to_string()))
+        u32::try_from(self.0).map(ProbeV1).map_err(|e| CastError::new(e.to_string()))
     }
 
     fn merge(old: ProbeV1, _last: ProbeV2) -> Result<Option<Self>, CastError> {
@@ -510,17 +480,13 @@ fn invariant_08_user_code_runs_under_no_lock_or_gate() {
         what.clone_into(&mut during.lock().unwrap());
         work();
     };
-    run("settled get", &|| {
-        assert_eq!(new.get(&1).unwrap(), Some(ProbeV2(7)))
-    });
+    run("settled get", &|| assert_eq!(new.get(&1).unwrap(), Some(ProbeV2(7))));
     run("settled put", &|| new.put(&1, &ProbeV2(7)).unwrap());
     let migration = plan.begin().unwrap();
     run("open get", &|| assert_eq!(new.get(&1).unwrap(), Some(ProbeV2(7))));
     run("open put at to", &|| new.put(&1, &ProbeV2(8)).unwrap());
     run("open put at from", &|| old.put(&1, &ProbeV1(9)).unwrap());
-    run("merging get", &|| {
-        assert_eq!(new.get(&1).unwrap(), Some(ProbeV2(9)))
-    });
+    run("merging get", &|| assert_eq!(new.get(&1).unwrap(), Some(ProbeV2(9))));
     run("scan", &|| assert!(new.scan(..).all(|r| r.is_ok())));
     run("backfill", &|| {
         complete(&migration);
@@ -563,11 +529,7 @@ struct Expected {
 impl Expected {
     fn of(s: &Scene) -> Self {
         let at_begin = (0..8).map(|id| (id, first(id))).collect();
-        Expected {
-            old: s.all_old(),
-            new: s.all_new(),
-            at_begin,
-        }
+        Expected { old: s.all_old(), new: s.all_new(), at_begin }
     }
 
     /// Opens what a failure left and looks at everything.
@@ -575,27 +537,16 @@ impl Expected {
         let engine = HookEngine::new(image.clone());
         let store = open(&engine);
         let (phases, what) = verb.outcomes();
-        let found = store
-            .open_migration("split")
-            .ok()
-            .map(|m| m.status().unwrap().phase);
+        let found = store.open_migration("split").ok().map(|m| m.status().unwrap().phase);
         assert!(phases.contains(&found), "{verb:?}, {how}: {found:?}");
         let entries = store.ledger().unwrap();
         if verb == Verb::Keep {
             // Opened, the fold goes on by itself: the closing entry may be younger than the look at the phase.
             let told = entries.iter().any(|entry| entry.what == "fold");
-            assert_eq!(
-                told,
-                found != Some(Phase::RolledBack),
-                "{verb:?}, {how}: {found:?}, {entries:?}"
-            );
+            assert_eq!(told, found != Some(Phase::RolledBack), "{verb:?}, {how}: {found:?}, {entries:?}");
         } else if phases.first() != phases.last() {
             let told = entries.iter().any(|entry| entry.what == what);
-            assert_eq!(
-                told,
-                found == *phases.last().unwrap(),
-                "{verb:?}, {how}: {found:?}, {entries:?}"
-            );
+            assert_eq!(told, found == *phases.last().unwrap(), "{verb:?}, {how}: {found:?}, {entries:?}");
         }
         let new: Table<u64, UserV2> = store.table("users").unwrap();
         let all_new = || new.scan(..).map(Result::unwrap).collect::<BTreeMap<_, _>>();
@@ -605,9 +556,7 @@ impl Expected {
         if !discarded && !dropped {
             assert_eq!(all_new(), self.new, "{verb:?}, {how}");
             assert!(
-                self.new
-                    .iter()
-                    .all(|(id, r)| new.get(id).unwrap().as_ref() == Some(r)),
+                self.new.iter().all(|(id, r)| new.get(id).unwrap().as_ref() == Some(r)),
                 "{verb:?}, {how}"
             );
             assert_eq!(new.get(&5).unwrap().is_some(), self.new.contains_key(&5));
@@ -622,11 +571,7 @@ impl Expected {
                 "{verb:?}, {how}"
             );
             for id in 0..101 {
-                assert_eq!(
-                    old.get(&id).unwrap().as_ref(),
-                    want_old.get(&id),
-                    "{verb:?}, {how}, key {id}"
-                );
+                assert_eq!(old.get(&id).unwrap().as_ref(), want_old.get(&id), "{verb:?}, {how}, key {id}");
             }
         }
         let report = store.verify().unwrap();
@@ -674,14 +619,10 @@ fn invariant_09_after_any_crash_acknowledged_writes_and_a_whole_phase() {
                 let how = format!("call {nth}, {}: {result:?}", if die { "death" } else { "error" });
                 let inner = s.engine.inner();
                 let lost = inner.unflushed();
-                let subsets: [&dyn Fn(usize) -> bool; 6] = [
-                    &|_| false,
-                    &|_| true,
-                    &|n| n % 2 == 0,
-                    &|n| n % 2 == 1,
-                    &|n| n + 1 == lost,
-                    &|n| n + 1 != lost,
-                ];
+                let subsets: [&dyn Fn(usize) -> bool; 6] =
+                    [&|_| false, &|_| true, &|n| n % 2 == 0, &|n| n % 2 == 1, &|n| n + 1 == lost, &|n| {
+                        n + 1 != lost
+                    }];
                 for (which, keep) in subsets.iter().enumerate() {
                     if which == 1 || (die && (which == 0 || lost > 1)) {
                         let image = inner.crash_image(keep);
@@ -710,10 +651,7 @@ fn invariant_10_contract_only_with_proof_and_only_contract_and_abandon_destroy()
     let migration = s.begin();
     complete(&migration);
     let refused = migration.contract().unwrap().execute().unwrap_err().to_string();
-    assert!(
-        refused.contains("quarantine") && refused.contains("last name"),
-        "{refused}"
-    );
+    assert!(refused.contains("quarantine") && refused.contains("last name"), "{refused}");
     assert_eq!(s.old.get(&7).unwrap(), Some(v1("Nameless", 1)));
     s.old.put(&1, &v1("Fence Lifted", 1)).unwrap();
     migration.rollback().unwrap();
@@ -726,17 +664,10 @@ fn invariant_10_contract_only_with_proof_and_only_contract_and_abandon_destroy()
     let taken = overlay.get(&key).unwrap().unwrap();
     overlay.delete(&key).unwrap();
     let refused = migration.contract().unwrap().execute().unwrap_err().to_string();
-    assert!(
-        refused.contains("left behind") && refused.contains("0x000000000000000b"),
-        "{refused}"
-    );
+    assert!(refused.contains("left behind") && refused.contains("0x000000000000000b"), "{refused}");
     overlay.put(&key, &taken).unwrap();
     assert_eq!(s.all_old().len(), 20);
-    assert_eq!(
-        s.engine.writes(BASE) + s.engine.count(Call::Drop, "*"),
-        0,
-        "nothing was destroyed"
-    );
+    assert_eq!(s.engine.writes(BASE) + s.engine.count(Call::Drop, "*"), 0, "nothing was destroyed");
 
     // In flight: past its checks and in the engine when the fence is raised.
     let plan = migration.contract().unwrap();
@@ -775,16 +706,8 @@ fn invariant_11_every_state_change_appends_one_ledger_entry_in_its_commit() {
         verb.call(&s, migration.as_ref()).unwrap();
         let verb_name = verb.outcomes().1;
         let entries: Vec<String> = s.ledger().split_off(before.len());
-        let entries: Vec<&str> = entries
-            .iter()
-            .map(String::as_str)
-            .filter(|what| *what != "sweep")
-            .collect();
-        let want = if verb == Verb::Keep {
-            vec!["fold", "abandon"]
-        } else {
-            vec![verb_name]
-        };
+        let entries: Vec<&str> = entries.iter().map(String::as_str).filter(|what| *what != "sweep").collect();
+        let want = if verb == Verb::Keep { vec!["fold", "abandon"] } else { vec![verb_name] };
         assert_eq!(entries, want, "{verb:?}");
         let images = std::mem::take(&mut *revisions.lock().unwrap());
         for (image, applied) in images.iter().zip([false, true]) {
@@ -792,10 +715,7 @@ fn invariant_11_every_state_change_appends_one_ledger_entry_in_its_commit() {
             let told = store.ledger().unwrap().len() - before.len();
             assert_eq!(told >= 1, applied, "{verb:?}");
             let (phases, _) = verb.outcomes();
-            let found = store
-                .open_migration("split")
-                .ok()
-                .map(|m| m.status().unwrap().phase);
+            let found = store.open_migration("split").ok().map(|m| m.status().unwrap().phase);
             if phases[0] != phases[1] {
                 assert_eq!(found == phases[0], !applied, "{verb:?}: {found:?}");
             }
@@ -817,11 +737,8 @@ fn invariant_12_an_error_ends_a_scan_with_that_error() {
         for reverse in [false, true] {
             for nth in 1..20 {
                 s.engine.fail(Call::Scan, tree, nth);
-                let mut items: Vec<_> = if reverse {
-                    s.old.scan(..).rev().collect()
-                } else {
-                    s.old.scan(..).collect()
-                };
+                let mut items: Vec<_> =
+                    if reverse { s.old.scan(..).rev().collect() } else { s.old.scan(..).collect() };
                 if s.engine.clear() > 0 {
                     assert_eq!(items.len(), 600);
                     break;

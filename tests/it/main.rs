@@ -1,5 +1,7 @@
 //! All integration tests, in one binary.
 
+#[cfg(feature = "cli")]
+mod command;
 mod conformance;
 mod conformance_commits;
 mod engine_memory;
@@ -9,6 +11,8 @@ mod hook_engine;
 mod hooks;
 mod invariants;
 mod lifecycle;
+mod model;
+mod old_binary;
 mod ordering;
 mod process_death;
 mod records;

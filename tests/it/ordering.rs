@@ -35,15 +35,8 @@ fn rule_01_a_read_starts_again_if_the_epoch_moved() {
                     until("the sweep", || !store.is_sweeping());
                     assert!(!engine.record_trees().contains(&BASE.to_owned()));
                 });
-                let found = if scan {
-                    old.scan(..).next().unwrap().map(|_| None)
-                } else {
-                    old.get(&13)
-                };
-                assert!(
-                    matches!(found, Err(Error::Version { version: 1, .. })),
-                    "{found:?}"
-                );
+                let found = if scan { old.scan(..).next().unwrap().map(|_| None) } else { old.get(&13) };
+                assert!(matches!(found, Err(Error::Version { version: 1, .. })), "{found:?}");
             });
         });
         if scan {
@@ -81,14 +74,9 @@ fn rule_02_a_write_holds_the_gate_and_encodes_again_if_the_epoch_moved() {
     let migration = s.begin();
     complete(&migration);
     let m = migration.clone();
-    s.engine.before_key(Call::Get, OVERLAY, 3, move || {
-        m.contract().unwrap().execute().unwrap()
-    });
+    s.engine.before_key(Call::Get, OVERLAY, 3, move || m.contract().unwrap().execute().unwrap());
     let refused = s.old.put(&3, &v1("Too Late", 1));
-    assert!(
-        matches!(refused, Err(Error::Version { version: 1, .. })),
-        "{refused:?}"
-    );
+    assert!(matches!(refused, Err(Error::Version { version: 1, .. })), "{refused:?}");
     assert_eq!(s.new.get(&3).unwrap(), Some(first2(3)));
 
     let s = scene(20);
@@ -152,12 +140,7 @@ fn rule_03_the_frontier_is_lowered_durably_and_persisted_only_after_its_page() {
     let check = |what: &str| {
         let lost = s.engine.inner().unflushed();
         for only in 0..lost {
-            check_image(
-                &s.engine,
-                |n| n == only,
-                COUNT,
-                &format!("{what}, only write {only} of {lost}"),
-            );
+            check_image(&s.engine, |n| n == only, COUNT, &format!("{what}, only write {only} of {lost}"));
         }
         for without in 0..=lost {
             check_image(
@@ -212,10 +195,7 @@ fn rule_03_a_persisted_cursor_claims_only_what_was_flushed() {
     }
     complete(&migration);
     s.engine.clear();
-    assert!(
-        *failures.lock().unwrap() >= 1,
-        "the cursor was persisted at least once"
-    );
+    assert!(*failures.lock().unwrap() >= 1, "the cursor was persisted at least once");
 }
 
 /// While the overlay is folded, entries go from it to the base under the reader: whichever tree a get or a scan
@@ -247,16 +227,9 @@ fn rule_03_while_folding_the_overlay_is_read_before_the_base_and_the_frontier_is
         let plan = migration.abandon(NewWrites::Keep).unwrap();
         let fold = thread::spawn(move || plan.execute());
         first_reached.recv_timeout(PATIENCE).unwrap();
-        assert!(
-            (0..20).all(|id| s.entry(OVERLAY, id).is_none()),
-            "what is derived has gone"
-        );
+        assert!((0..20).all(|id| s.entry(OVERLAY, id).is_none()), "what is derived has gone");
         for id in 0..20 {
-            assert_eq!(
-                s.new.get(&id).unwrap(),
-                Some(first2(id)),
-                "the frontier counts as zero"
-            );
+            assert_eq!(s.new.get(&id).unwrap(), Some(first2(id)), "the frontier counts as zero");
         }
         assert_eq!(s.all_new().len(), 22);
         let moving = move || {
@@ -270,10 +243,7 @@ fn rule_03_while_folding_the_overlay_is_read_before_the_base_and_the_frontier_is
         } else {
             assert_eq!(s.old.get(&1000).unwrap(), Some(v1("New N", 1)));
         }
-        assert!(
-            s.entry(OVERLAY, 1000).is_none() && s.entry(BASE, 1000).is_some(),
-            "it moved meanwhile"
-        );
+        assert!(s.entry(OVERLAY, 1000).is_none() && s.entry(BASE, 1000).is_some(), "it moved meanwhile");
         release_second.send(()).unwrap();
         fold.join().unwrap().unwrap();
         assert_eq!(s.all_old().len(), 22);
@@ -290,10 +260,7 @@ fn rule_04_one_worker_and_verbs_join_it_first() {
     until("the worker", || s.engine.count(Call::Cas, OVERLAY) > 20);
     migration.rollback().unwrap();
     let written = s.engine.writes(OVERLAY);
-    assert!(
-        s.engine.dump(OVERLAY).len() < 3000,
-        "the rollback came too late for this test"
-    );
+    assert!(s.engine.dump(OVERLAY).len() < 3000, "the rollback came too late for this test");
     thread::sleep(Duration::from_millis(30));
     assert_eq!(s.engine.writes(OVERLAY), written, "a write after the rollback");
     assert_eq!(migration.status().unwrap().backfill, Backfill::Stopped);
@@ -302,8 +269,7 @@ fn rule_04_one_worker_and_verbs_join_it_first() {
     let migration = s.begin();
     // The page is read, nothing of it is written: whichever of the two is first, the rollback is the last.
     let (m, rollback) = (migration.clone(), Beside::new());
-    s.engine
-        .after(Call::Scan, BASE, 1, rollback.hook(move || m.rollback()));
+    s.engine.after(Call::Scan, BASE, 1, rollback.hook(move || m.rollback()));
     let m = migration.clone();
     let _ = elsewhere("the step", move || m.step(1000));
     rollback.join().unwrap();
@@ -349,10 +315,7 @@ fn rule_04_a_restart_waits_for_a_step() {
     migration.step(20).unwrap();
     restart.lock().unwrap().take().unwrap().join().unwrap().unwrap();
     migration.step(16).unwrap();
-    assert!(
-        s.engine.dump(OVERLAY).len() < 20,
-        "derived entries are being removed"
-    );
+    assert!(s.engine.dump(OVERLAY).len() < 20, "derived entries are being removed");
     s.store.flush().unwrap();
     check_image(&s.engine, |_| true, 20, "after the restart");
 }
@@ -365,8 +328,7 @@ fn rule_04_a_worker_ends_with_its_migration() {
     let migration = s.begin();
     complete(&migration);
     let (m, unpause) = (migration.clone(), Beside::new());
-    s.engine
-        .before(Call::Scan, BASE, 1, unpause.hook(move || m.unpause()));
+    s.engine.before(Call::Scan, BASE, 1, unpause.hook(move || m.unpause()));
     // One of the two may have had to give way.
     if migration.contract().unwrap().execute().is_err() {
         unpause.join().unwrap();
@@ -378,12 +340,7 @@ fn rule_04_a_worker_ends_with_its_migration() {
     s.swept();
     let engine = Arc::new(s.engine.clone());
     let held = Arc::downgrade(&engine);
-    let Scene {
-        engine: hooks,
-        store,
-        old,
-        new,
-    } = s;
+    let Scene { engine: hooks, store, old, new } = s;
     drop((store, old, new, migration));
     drop(engine);
     assert!(held.upgrade().is_none());
@@ -430,21 +387,13 @@ fn rule_05_begin_joins_the_sweep_of_the_generation_that_becomes_its_base() {
     thread::sleep(Duration::from_millis(30));
     let begins = s.ledger().iter().filter(|what| *what == "begin").count();
     assert_eq!(begins, 1, "begin was committed beside a sweeper");
-    assert!(
-        !begun.load(Ordering::SeqCst),
-        "begin while a sweeper is in the engine"
-    );
+    assert!(!begun.load(Ordering::SeqCst), "begin while a sweeper is in the engine");
     release.send(()).unwrap();
     let migration = begin.join().unwrap();
     let base = s.engine.dump(OVERLAY);
-    let unswept = base
-        .values()
-        .filter(|value| raw(value).flags != 0 || raw(value).companion.is_some())
-        .count();
-    assert!(
-        unswept > 50,
-        "begin did not wait for the sweep to be done: {unswept}"
-    );
+    let unswept =
+        base.values().filter(|value| raw(value).flags != 0 || raw(value).companion.is_some()).count();
+    assert!(unswept > 50, "begin did not wait for the sweep to be done: {unswept}");
     assert_eq!(s.all_new(), before);
     complete(&migration);
     s.swept();
@@ -465,14 +414,7 @@ fn rule_06_one_gate_for_several_tables_and_puts_at_from_check_their_entry() {
     let accounts: Table<u64, UserV1> = s.store.table("accounts").unwrap();
     accounts.put(&1, &first(1)).unwrap();
     let accounts: Table<u64, UserV2> = s.store.table("accounts").unwrap();
-    let migration = s
-        .store
-        .migration("both")
-        .table(&s.new)
-        .table(&accounts)
-        .paused()
-        .begin()
-        .unwrap();
+    let migration = s.store.migration("both").table(&s.new).table(&accounts).paused().begin().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     // Odd while a verb is at work.
     let verbs = Arc::new(AtomicU64::new(0));
@@ -483,11 +425,7 @@ fn rule_06_one_gate_for_several_tables_and_puts_at_from_check_their_entry() {
         while !end.load(Ordering::Relaxed) {
             let record = v2("New", "N", 1, None);
             let before = seen.load(Ordering::SeqCst);
-            let found = [
-                users.put(&1, &record),
-                accounts.put(&1, &record),
-                users.put(&1, &record),
-            ];
+            let found = [users.put(&1, &record), accounts.put(&1, &record), users.put(&1, &record)];
             let refused = found.map(|result| result.is_err());
             // With at most one flip in this time, a fence cannot be up, down and up again, nor the reverse.
             if seen.load(Ordering::SeqCst) == before {
@@ -506,35 +444,18 @@ fn rule_06_one_gate_for_several_tables_and_puts_at_from_check_their_entry() {
             verbs.fetch_add(1, Ordering::SeqCst);
         }
     }
-    assert_eq!(
-        s.store.stats().unwrap().flips.count() - flips,
-        100,
-        "one flip for each verb"
-    );
-    assert_eq!(
-        s.engine.count(Call::Cas, CATALOG),
-        100,
-        "one commit for each verb"
-    );
+    assert_eq!(s.store.stats().unwrap().flips.count() - flips, 100, "one flip for each verb");
+    assert_eq!(s.engine.count(Call::Cas, CATALOG), 100, "one commit for each verb");
     stop.store(true, Ordering::Relaxed);
     let (torn, rounds) = writer.join().unwrap();
-    assert!(
-        torn == 0 && rounds > 0,
-        "{torn} of {rounds} rounds saw a flip of one table only"
-    );
+    assert!(torn == 0 && rounds > 0, "{torn} of {rounds} rounds saw a flip of one table only");
 
     let new = s.new.clone();
     // The other table took two ids before the overlay was made.
-    s.engine.before_key(Call::Cas, "1/5", 5, move || {
-        new.put(&5, &v2("New", "N", 1, Some("n@x"))).unwrap()
-    });
+    s.engine.before_key(Call::Cas, "1/5", 5, move || new.put(&5, &v2("New", "N", 1, Some("n@x"))).unwrap());
     s.old.put(&5, &v1("Old O", 2)).unwrap();
     assert_eq!(s.engine.clear(), 0);
-    assert_eq!(
-        s.new.get(&5).unwrap(),
-        Some(v2("Old", "O", 2, Some("n@x"))),
-        "the e-mail was erased"
-    );
+    assert_eq!(s.new.get(&5).unwrap(), Some(v2("Old", "O", 2, Some("n@x"))), "the e-mail was erased");
 }
 
 /// Contract beside rollback, contract beside contract, contract beside restart: one of them wins, the other
@@ -546,24 +467,12 @@ fn rule_07_verbs_compare_and_set_what_they_read() {
     let migration = s.begin();
     complete(&migration);
     let (m, rollback) = (migration.clone(), Beside::new());
-    s.engine
-        .before(Call::Scan, BASE, 1, rollback.hook(move || m.rollback_fenced()));
+    s.engine.before(Call::Scan, BASE, 1, rollback.hook(move || m.rollback_fenced()));
     let contract = migration.contract().unwrap().execute();
     let rollback = rollback.join();
-    assert_eq!(
-        u32::from(contract.is_ok()) + u32::from(rollback.is_ok()),
-        1,
-        "{contract:?}, {rollback:?}"
-    );
+    assert_eq!(u32::from(contract.is_ok()) + u32::from(rollback.is_ok()), 1, "{contract:?}, {rollback:?}");
     let back = rollback.is_ok();
-    assert_eq!(
-        phase(&migration),
-        if back {
-            Phase::RolledBack
-        } else {
-            Phase::Contracted
-        }
-    );
+    assert_eq!(phase(&migration), if back { Phase::RolledBack } else { Phase::Contracted });
     assert_eq!(s.old.put(&1, &v1("Unfenced U", 1)).is_ok(), back);
     assert_eq!(s.new.put(&1, &v2("Fenced", "F", 1, None)).is_err(), back);
 
@@ -575,17 +484,10 @@ fn rule_07_verbs_compare_and_set_what_they_read() {
     let plan = migration.contract().unwrap();
     let (engine, m, rollback) = (s.engine.clone(), migration.clone(), Beside::new());
     let hook = rollback.hook(move || m.rollback_fenced());
-    s.engine.before(Call::Scan, BASE, 1, move || {
-        engine.before(Call::Open, OVERLAY, 1, hook)
-    });
+    s.engine.before(Call::Scan, BASE, 1, move || engine.before(Call::Open, OVERLAY, 1, hook));
     assert!(plan.execute().is_err());
     // A fence that is lifted without asking the engine leaves no gap for the rollback.
-    if s.engine.clear() == 0 {
-        rollback.join()
-    } else {
-        migration.rollback_fenced()
-    }
-    .unwrap();
+    if s.engine.clear() == 0 { rollback.join() } else { migration.rollback_fenced() }.unwrap();
     assert!(
         s.new.put(&1, &v2("Fenced", "F", 1, None)).is_err(),
         "the contract took the rollback's fence down"
@@ -597,14 +499,9 @@ fn rule_07_verbs_compare_and_set_what_they_read() {
     let migration = s.begin();
     complete(&migration);
     let (m, other) = (migration.clone(), Beside::new());
-    s.engine
-        .before(Call::Scan, BASE, 1, other.hook(move || m.contract()?.execute()));
+    s.engine.before(Call::Scan, BASE, 1, other.hook(move || m.contract()?.execute()));
     let first = migration.contract().unwrap().execute();
-    assert_eq!(
-        u32::from(first.is_ok()) + u32::from(other.join().is_ok()),
-        1,
-        "{first:?}"
-    );
+    assert_eq!(u32::from(first.is_ok()) + u32::from(other.join().is_ok()), 1, "{first:?}");
     assert_eq!(phase(&migration), Phase::Contracted);
     s.swept();
     assert_eq!(s.all_new().len(), 20);
@@ -629,15 +526,10 @@ fn rule_07_a_restart_takes_nothing_from_under_a_contract() {
             m.restart()?;
             m.step(16).map(|_| ())
         };
-        s.engine
-            .before(Call::Scan, "quarantine/users", 1, restart.hook(begin_again));
+        s.engine.before(Call::Scan, "quarantine/users", 1, restart.hook(begin_again));
         let contract = plan.execute();
         let restart = restart.join();
-        assert_eq!(
-            u32::from(contract.is_ok()) + u32::from(restart.is_ok()),
-            1,
-            "{contract:?}, {restart:?}"
-        );
+        assert_eq!(u32::from(contract.is_ok()) + u32::from(restart.is_ok()), 1, "{contract:?}, {restart:?}");
         s.swept();
         assert_eq!(s.all_new().len(), 16);
         assert!(contract.is_ok() || s.all_old().len() == 16);
@@ -661,8 +553,7 @@ fn rule_08_a_flip_behind_a_slow_engine_call_does_not_queue_the_world() {
     at.recv_timeout(PATIENCE).unwrap();
     let m = migration.clone();
     let (durable, flushed) = channel();
-    s.engine
-        .after(Call::Flush, "*", 1, move || durable.send(()).unwrap());
+    s.engine.after(Call::Flush, "*", 1, move || durable.send(()).unwrap());
     let verb = thread::spawn(move || m.rollback());
     flushed.recv_timeout(PATIENCE).unwrap();
     let (old, new) = (s.old.clone(), s.new.clone());
@@ -697,32 +588,18 @@ fn rule_09_generation_ids_are_never_used_again() {
         assert_eq!(fresh.len(), 1, "{name}: {trees:?}, used before: {used:?}");
         used.extend(fresh);
         migration.rollback().unwrap();
-        let writes = if round % 2 == 0 {
-            NewWrites::Discard
-        } else {
-            NewWrites::Keep
-        };
+        let writes = if round % 2 == 0 { NewWrites::Discard } else { NewWrites::Keep };
         migration.abandon(writes).unwrap().execute().unwrap();
         s.swept();
         if round % 3 == 2 {
-            let Scene {
-                engine,
-                store,
-                old,
-                new,
-            } = s;
+            let Scene { engine, store, old, new } = s;
             drop((old, new, migration));
             store.close().unwrap();
             let engine = HookEngine::new(engine.inner().clone());
             let store = open(&engine);
             let old = store.table("users").unwrap();
             let new = store.table("users").unwrap();
-            s = Scene {
-                engine,
-                store,
-                old,
-                new,
-            };
+            s = Scene { engine, store, old, new };
         }
     }
     assert_eq!(s.all_new().len(), 5);
@@ -784,15 +661,7 @@ fn rule_10_flush_before_the_commit_that_closes_a_migration() {
         }
         let engine = HookEngine::new(image.lock().unwrap().take().unwrap());
         let store = open(&engine);
-        assert!(
-            store
-                .open_migration("split")
-                .unwrap()
-                .status()
-                .unwrap()
-                .phase
-                .is_closed()
-        );
+        assert!(store.open_migration("split").unwrap().status().unwrap().phase.is_closed());
         let new: Table<u64, UserV2> = store.table("users").unwrap();
         let found: BTreeMap<_, _> = new.scan(..).map(Result::unwrap).collect();
         if end == "discard" {
@@ -834,35 +703,17 @@ fn rule_10_what_an_open_finds_is_flushed_before_the_sweep_builds_on_it() {
         let engine = HookEngine::new(inner.clone());
         let store = open(&engine);
         until("the sweep", || !store.is_sweeping());
-        assert!(
-            store
-                .open_migration("split")
-                .unwrap()
-                .status()
-                .unwrap()
-                .phase
-                .is_closed()
-        );
+        assert!(store.open_migration("split").unwrap().status().unwrap().phase.is_closed());
         let lost = inner.unflushed();
         assert!(contract || lost > 20, "the sweep wrote");
         for without in 0..lost {
             let store = open(&HookEngine::new(inner.crash_image(|n| n != without)));
-            let closed = store
-                .open_migration("split")
-                .unwrap()
-                .status()
-                .unwrap()
-                .phase
-                .is_closed();
+            let closed = store.open_migration("split").unwrap().status().unwrap().phase.is_closed();
             let new: Table<u64, UserV2> = store.table("users").unwrap();
             let kept = contract || !closed;
             for id in 0..20 {
                 let want = if kept { v2("New", "N", 1, None) } else { first2(id) };
-                assert_eq!(
-                    new.get(&id).unwrap(),
-                    Some(want),
-                    "without write {without} of {lost}, key {id}"
-                );
+                assert_eq!(new.get(&id).unwrap(), Some(want), "without write {without} of {lost}, key {id}");
             }
         }
     }
@@ -914,8 +765,7 @@ fn rule_11_a_scan_takes_one_epoch_per_page_and_goes_on_after_its_last_key() {
                     let (_, change) = changes.pop().unwrap();
                     if inside {
                         // After the page's first look, before its second.
-                        s.engine
-                            .after(Call::Scan, OVERLAY, 1, move || elsewhere("a verb", change));
+                        s.engine.after(Call::Scan, OVERLAY, 1, move || elsewhere("a verb", change));
                     } else {
                         change();
                     }
@@ -929,11 +779,7 @@ fn rule_11_a_scan_takes_one_epoch_per_page_and_goes_on_after_its_last_key() {
             if reverse {
                 want.reverse();
             }
-            assert!(
-                keys == want,
-                "reverse {reverse}, inside a page {inside}: {} records",
-                keys.len()
-            );
+            assert!(keys == want, "reverse {reverse}, inside a page {inside}: {} records", keys.len());
         }
     }
 }
@@ -946,11 +792,7 @@ fn rule_12_a_from_write_after_complete_makes_it_incomplete_visibly() {
     let migration = s.begin();
     assert_eq!(complete(&migration).phase, Phase::Complete);
     s.new.put(&1, &v2("New", "N", 1, None)).unwrap();
-    assert_eq!(
-        phase(&migration),
-        Phase::Complete,
-        "a new writer leaves nothing to do"
-    );
+    assert_eq!(phase(&migration), Phase::Complete, "a new writer leaves nothing to do");
     s.old.put(&2, &v1("Old O", 1)).unwrap();
     let status = migration.status().unwrap();
     assert_eq!((status.phase, status.tables[0].backlog), (Phase::Open, 1));
@@ -963,10 +805,7 @@ fn rule_12_a_from_write_after_complete_makes_it_incomplete_visibly() {
     let store = open(&engine);
     let migration = store.open_migration("split").unwrap();
     let status = migration.status().unwrap();
-    assert_eq!(
-        (status.phase, status.tables[0].backlog_unknown),
-        (Phase::Open, true)
-    );
+    assert_eq!((status.phase, status.tables[0].backlog_unknown), (Phase::Open, true));
     let _code: Table<u64, UserV2> = store.table("users").unwrap();
     // In steps that are smaller than the overlay: the pass over it goes on where it was, and as long as it is
     // under way the migration is not complete.
@@ -1044,15 +883,11 @@ impl Version for MetresV3 {
     type Previous = FeetV2;
 
     fn upcast(old: FeetV2) -> Result<Self, CastError> {
-        Ok(MetresV3 {
-            metres: u64::from(old.height) * 3,
-        })
+        Ok(MetresV3 { metres: u64::from(old.height) * 3 })
     }
 
     fn downcast(&self, _last: Option<FeetV2>) -> Result<FeetV2, CastError> {
-        Ok(FeetV2 {
-            height: u32::try_from(self.metres / 3).map_err(|e| CastError::new(e.to_string()))?,
-        })
+        Ok(FeetV2 { height: u32::try_from(self.metres / 3).map_err(|e| CastError::new(e.to_string()))? })
     }
 }
 
@@ -1073,11 +908,7 @@ fn rule_13_a_base_may_hold_records_older_than_from() {
         rename.wait().unwrap();
         rename.contract().unwrap().execute().unwrap();
         two.put(&3, &FeetV2 { height: 300 }).unwrap();
-        let versions: BTreeSet<u8> = engine
-            .dump(BASE)
-            .values()
-            .map(|value| raw(value).version)
-            .collect();
+        let versions: BTreeSet<u8> = engine.dump(BASE).values().map(|value| raw(value).version).collect();
         assert_eq!(versions, BTreeSet::from([1, 2]));
         assert!(store.verify().unwrap().is_clean());
 
@@ -1087,12 +918,7 @@ fn rule_13_a_base_may_hold_records_older_than_from() {
         let check = || {
             for id in 0..20 {
                 assert_eq!(two.get(&id).unwrap(), Some(FeetV2 { height: height(id) }));
-                assert_eq!(
-                    three.get(&id).unwrap(),
-                    Some(MetresV3 {
-                        metres: u64::from(height(id)) * 3
-                    })
-                );
+                assert_eq!(three.get(&id).unwrap(), Some(MetresV3 { metres: u64::from(height(id)) * 3 }));
             }
             assert_eq!((two.len().unwrap(), three.len().unwrap()), (20, 20));
             assert!(store.verify().unwrap().is_clean(), "{:?}", store.verify());
@@ -1115,11 +941,8 @@ fn rule_13_a_base_may_hold_records_older_than_from() {
             migration.contract().unwrap().execute().unwrap();
             until("the sweep", || !store.is_sweeping());
             let trees = engine.record_trees();
-            let versions: BTreeSet<u8> = engine
-                .dump(trees.last().unwrap())
-                .values()
-                .map(|value| raw(value).version)
-                .collect();
+            let versions: BTreeSet<u8> =
+                engine.dump(trees.last().unwrap()).values().map(|value| raw(value).version).collect();
             assert_eq!(versions, BTreeSet::from([3]));
             assert_eq!(three.len().unwrap(), 20);
             assert!(store.verify().unwrap().is_clean());

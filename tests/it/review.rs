@@ -27,13 +27,8 @@ fn engine() -> Hooked {
 }
 
 fn open(engine: &Hooked) -> Store {
-    let options = Store::options().durability(Durability::Buffered {
-        interval: Duration::from_secs(3600),
-    });
-    options
-        .budget(Budget::unlimited())
-        .open_in(Arc::new(engine.clone()))
-        .unwrap()
+    let options = Store::options().durability(Durability::Buffered { interval: Duration::from_secs(3600) });
+    options.budget(Budget::unlimited()).open_in(Arc::new(engine.clone())).unwrap()
 }
 
 fn filled(engine: &Hooked, records: u64) -> (Store, Old, New) {
@@ -86,11 +81,7 @@ fn a_pass_over_the_overlay_survives_the_end_of_its_worker() {
         }
     }
     let inventory = store.inventory().unwrap();
-    assert_eq!(
-        inventory[0].records,
-        [(2, 600)].into(),
-        "complete means that nothing was left behind"
-    );
+    assert_eq!(inventory[0].records, [(2, 600)].into(), "complete means that nothing was left behind");
     assert_eq!(migration.status().unwrap().phase, Phase::Complete);
 }
 
@@ -163,9 +154,7 @@ fn a_restart_beside_a_contract_takes_nothing_from_under_it() {
     migration.resume().unwrap();
     let plan = migration.contract().unwrap();
     // After the proof, before the commit.
-    let block = engine.block(1, |call| {
-        call.kind == Kind::Scan && call.tree == "quarantine/users"
-    });
+    let block = engine.block(1, |call| call.kind == Kind::Scan && call.tree == "quarantine/users");
     let contract = thread::spawn(move || plan.execute());
     block.reached();
     let other = migration.clone();
@@ -190,9 +179,7 @@ fn a_rollback_and_resume_beside_a_contract_leave_no_old_record_behind() {
     migration.rollback().unwrap();
     migration.resume().unwrap();
     let plan = migration.contract().unwrap();
-    let block = engine.block(1, |call| {
-        call.kind == Kind::Scan && call.tree == "quarantine/users"
-    });
+    let block = engine.block(1, |call| call.kind == Kind::Scan && call.tree == "quarantine/users");
     let contract = thread::spawn(move || plan.execute());
     block.reached();
     let other = migration.clone();
@@ -211,9 +198,7 @@ fn a_step_beside_a_restart_does_not_raise_the_frontier() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 100);
     let migration = store.migration("split").table(&new).paused().begin().unwrap();
-    let block = engine.block(10, |call| {
-        call.kind == Kind::Swap && call.tree == OVERLAY && call.done
-    });
+    let block = engine.block(10, |call| call.kind == Kind::Swap && call.tree == OVERLAY && call.done);
     let stepping = migration.clone();
     let step = thread::spawn(move || stepping.step(10));
     block.reached();
@@ -233,9 +218,8 @@ fn a_step_beside_a_restart_does_not_raise_the_frontier() {
 fn a_failed_background_flush_stops_the_writers() {
     let engine = engine();
     let interval = Duration::from_millis(2);
-    let store = Store::options()
-        .durability(Durability::Buffered { interval })
-        .open_in(Arc::new(engine.clone()));
+    let store =
+        Store::options().durability(Durability::Buffered { interval }).open_in(Arc::new(engine.clone()));
     let store = store.unwrap();
     let old: Old = store.table("users").unwrap();
     engine.fail(|call| call.kind == Kind::Flush);
@@ -261,10 +245,7 @@ fn a_record_that_grows_too_large_is_quarantined_and_the_others_go_on() {
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
     assert_eq!(old.get(&3).unwrap(), Some(long));
     assert!(matches!(new.get(&3), Err(Error::Quarantined { .. })));
-    assert!(
-        migration.contract().unwrap().execute().is_err(),
-        "it is not resolved"
-    );
+    assert!(migration.contract().unwrap().execute().is_err(), "it is not resolved");
     old.remove(&3).unwrap();
     migration.contract().unwrap().execute().unwrap();
 }
@@ -275,8 +256,7 @@ fn a_damaged_record_that_was_replaced_does_not_stop_a_contract() {
     let (store, _old, new) = filled(&engine, 10);
     let tree = engine.inner().tree(BASE).unwrap();
     let mut page = Vec::new();
-    tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page)
-        .unwrap();
+    tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page).unwrap();
     tree.put(&page[3].0, b"damaged").unwrap();
     let migration = store.migration("split").table(&new).begin().unwrap();
     assert_eq!(migration.wait().unwrap().tables[0].counts.quarantined, 1);
@@ -325,10 +305,7 @@ fn waiting_for_a_backfill_without_its_code_says_so() {
     engine.clear();
     let store = open(&engine);
     let migration = store.open_migration("split").unwrap();
-    assert!(matches!(
-        migration.status().unwrap().backfill,
-        Backfill::Waiting(_)
-    ));
+    assert!(matches!(migration.status().unwrap().backfill, Backfill::Waiting(_)));
     let (wait, finished) = beside(move || migration.wait());
     assert!(finished, "it waits for ever");
     assert!(wait.join().unwrap().is_err());
@@ -340,16 +317,12 @@ fn a_writer_whose_overlay_was_dropped_tries_again() {
     let (store, old, new) = filled(&engine, 10);
     let migration = store.migration("split").table(&new).paused().begin().unwrap();
     migration.rollback().unwrap();
-    let block = engine.block(1, |call| {
-        call.kind == Kind::Get && call.tree == OVERLAY && !call.done
-    });
+    let block = engine.block(1, |call| call.kind == Kind::Get && call.tree == OVERLAY && !call.done);
     let writer = old.clone();
     let put = thread::spawn(move || writer.put(&1, &v1("Bob B", 3)));
     block.reached();
     migration.abandon(NewWrites::Discard).unwrap().execute().unwrap();
-    eventually("the overlay is gone", || {
-        !engine.inner().trees().unwrap().iter().any(|tree| tree == OVERLAY)
-    });
+    eventually("the overlay is gone", || !engine.inner().trees().unwrap().iter().any(|tree| tree == OVERLAY));
     block.release();
     put.join().unwrap().unwrap();
     assert_eq!(old.get(&1).unwrap(), Some(v1("Bob B", 3)));
@@ -359,9 +332,7 @@ fn a_writer_whose_overlay_was_dropped_tries_again() {
 fn close_waits_for_a_write_in_flight_and_flushes_it() {
     let engine = engine();
     let (store, old, _new) = filled(&engine, 10);
-    let block = engine.block(1, |call| {
-        call.kind == Kind::Put && call.tree == BASE && !call.done
-    });
+    let block = engine.block(1, |call| call.kind == Kind::Put && call.tree == BASE && !call.done);
     let writer = old.clone();
     let put = thread::spawn(move || writer.put(&77, &v1("Bob B", 3)));
     block.reached();
@@ -373,22 +344,14 @@ fn close_waits_for_a_write_in_flight_and_flushes_it() {
     let after = Hooked::new(engine.inner().crash_image(|_| false));
     let store = open(&after);
     let old: Old = store.table("users").unwrap();
-    assert_eq!(
-        old.get(&77).unwrap().is_some(),
-        written.is_ok(),
-        "acknowledged before the last flush"
-    );
+    assert_eq!(old.get(&77).unwrap().is_some(), written.is_ok(), "acknowledged before the last flush");
 }
 
 #[test]
 fn progress_is_kept_where_every_write_is_durable() {
     let engine = engine();
-    let options = Store::options()
-        .durability(Durability::EveryWrite)
-        .free_bytes_min(0);
-    let slow = Budget::default()
-        .pause_max(Duration::from_micros(10))
-        .core_share(0.01);
+    let options = Store::options().durability(Durability::EveryWrite).free_bytes_min(0);
+    let slow = Budget::default().pause_max(Duration::from_micros(10)).core_share(0.01);
     let store = options.budget(slow).open_in(Arc::new(engine.clone())).unwrap();
     let old: Old = store.table("users").unwrap();
     let tree = engine.inner().tree(BASE).unwrap();
@@ -400,9 +363,7 @@ fn progress_is_kept_where_every_write_is_durable() {
     let new: New = store.table("users").unwrap();
     let migration = store.migration("split").table(&new).begin().unwrap();
     let catalog = engine.inner().tree("catalog").unwrap();
-    eventually("the cursor is saved", || {
-        catalog.get(b"progress/1/3").unwrap().is_some()
-    });
+    eventually("the cursor is saved", || catalog.get(b"progress/1/3").unwrap().is_some());
     assert!(
         migration.status().unwrap().tables[0].counts.copied < 3000,
         "the test is too fast to say anything"
@@ -417,8 +378,7 @@ fn a_damaged_overlay_entry_can_be_overwritten_by_both_views() {
     migration.step(100).unwrap();
     let tree = engine.inner().tree(OVERLAY).unwrap();
     let mut page = Vec::new();
-    tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page)
-        .unwrap();
+    tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page).unwrap();
     for (id, write) in [(3, true), (4, false)] {
         tree.put(&page[id].0, b"damaged").unwrap();
         let key = id as u64;
@@ -479,10 +439,7 @@ fn a_fenced_rollback_binds_a_table_without_an_overlay_too() {
     let migration = store.migration("same").table(&new).begin().unwrap();
     new.put(&1, &SameV2 { count: 1 }).unwrap();
     migration.rollback_fenced().unwrap();
-    assert!(matches!(
-        new.put(&1, &SameV2 { count: 2 }),
-        Err(Error::Version { .. })
-    ));
+    assert!(matches!(new.put(&1, &SameV2 { count: 2 }), Err(Error::Version { .. })));
     assert!(matches!(new.remove(&1), Err(Error::Version { .. })));
     old.put(&1, &SameV1 { count: 3 }).unwrap();
     migration.resume().unwrap();
@@ -504,8 +461,7 @@ impl exuvia::Observer for Meddler {
         if let (Some(migration), "complete") = (migration, entry.what.as_str()) {
             // Meanwhile the test asks for a rollback.
             thread::sleep(Duration::from_millis(100));
-            self.refused
-                .store(migration.pause().is_err(), std::sync::atomic::Ordering::Relaxed);
+            self.refused.store(migration.pause().is_err(), std::sync::atomic::Ordering::Relaxed);
         }
     }
 }
@@ -514,15 +470,9 @@ impl exuvia::Observer for Meddler {
 fn an_observer_that_calls_a_verb_from_the_worker_is_refused_and_blocks_nobody() {
     let engine = engine();
     let migration = parking_lot::Mutex::new(None);
-    let meddler = Arc::new(Meddler {
-        migration,
-        refused: false.into(),
-    });
+    let meddler = Arc::new(Meddler { migration, refused: false.into() });
     let observer: Arc<dyn exuvia::Observer> = Arc::clone(&meddler) as _;
-    let store = Store::options()
-        .observer(observer)
-        .open_in(Arc::new(engine.clone()))
-        .unwrap();
+    let store = Store::options().observer(observer).open_in(Arc::new(engine.clone())).unwrap();
     let old: Old = store.table("users").unwrap();
     old.put(&1, &v1("Ann N", 3)).unwrap();
     let new: New = store.table("users").unwrap();
@@ -534,9 +484,7 @@ fn an_observer_that_calls_a_verb_from_the_worker_is_refused_and_blocks_nobody() 
     let rollback = thread::spawn(move || other.rollback());
     eventually("the rollback is done", || rollback.is_finished());
     rollback.join().unwrap().unwrap();
-    eventually("the observer was answered", || {
-        meddler.refused.load(std::sync::atomic::Ordering::Relaxed)
-    });
+    eventually("the observer was answered", || meddler.refused.load(std::sync::atomic::Ordering::Relaxed));
     meddler.migration.lock().take();
 }
 
@@ -547,9 +495,7 @@ fn a_state_change_under_a_verification_is_no_damage() {
     let migration = store.migration("split").table(&new).paused().begin().unwrap();
     migration.step(5).unwrap();
     // The ledger grows by two between the look at the catalog and its end.
-    let block = engine.block(1, |call| {
-        call.kind == Kind::Scan && call.tree == "ledger" && !call.done
-    });
+    let block = engine.block(1, |call| call.kind == Kind::Scan && call.tree == "ledger" && !call.done);
     let verifying = store.clone();
     let verify = thread::spawn(move || verifying.verify());
     block.reached();
@@ -616,9 +562,7 @@ fn writers_lose_nothing_beside_a_storm_of_verbs() {
                 let written = match (at_to, round % 5) {
                     (true, 0) => new.remove(&key).map(|()| None),
                     (false, 0) => old.remove(&key).map(|()| None),
-                    (true, _) => new
-                        .put(&key, &v2("Bob", "B", age, Some("b@x")))
-                        .map(|()| Some(age)),
+                    (true, _) => new.put(&key, &v2("Bob", "B", age, Some("b@x"))).map(|()| Some(age)),
                     (false, _) => old.put(&key, &v1("Bob B", age)).map(|()| Some(age)),
                 };
                 match written {
@@ -664,17 +608,11 @@ fn writers_lose_nothing_beside_a_storm_of_verbs() {
     verbs.into_iter().for_each(|verb| verb.join().unwrap());
     let _ = (migration.resume(), migration.unpause());
     let mut last = std::collections::BTreeMap::new();
-    writers
-        .into_iter()
-        .for_each(|writer| last.append(&mut writer.join().unwrap()));
+    writers.into_iter().for_each(|writer| last.append(&mut writer.join().unwrap()));
     let check = |what: &str| {
         for id in 0..300 {
             let expected = last.get(&id).copied().unwrap_or(Some(30));
-            assert_eq!(
-                new.get(&id).unwrap().map(|record| record.age),
-                expected,
-                "{what}: key {id}"
-            );
+            assert_eq!(new.get(&id).unwrap().map(|record| record.age), expected, "{what}: key {id}");
         }
     };
     check("after the storm");
@@ -682,11 +620,7 @@ fn writers_lose_nothing_beside_a_storm_of_verbs() {
     check("complete");
     for id in 0..300 {
         let expected = last.get(&id).copied().unwrap_or(Some(30));
-        assert_eq!(
-            old.get(&id).unwrap().map(|record| record.age),
-            expected,
-            "key {id} at the old view"
-        );
+        assert_eq!(old.get(&id).unwrap().map(|record| record.age), expected, "key {id} at the old view");
     }
     migration.contract().unwrap().execute().unwrap();
     check("contracted");

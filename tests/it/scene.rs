@@ -17,9 +17,7 @@ pub const CATALOG: &str = "catalog";
 
 pub fn options() -> Options {
     // No flush that the test did not ask for.
-    Store::options().durability(Durability::Buffered {
-        interval: Duration::from_secs(3600),
-    })
+    Store::options().durability(Durability::Buffered { interval: Duration::from_secs(3600) })
 }
 
 pub fn open(engine: &HookEngine) -> Store {
@@ -55,23 +53,13 @@ pub fn scene_in(engine: HookEngine, count: u64) -> Scene {
         old.put(&id, &first(id)).unwrap();
     }
     let new = store.table("users").unwrap();
-    Scene {
-        engine,
-        store,
-        old,
-        new,
-    }
+    Scene { engine, store, old, new }
 }
 
 impl Scene {
     /// Begins the migration "split" with its backfill paused.
     pub fn begin(&self) -> Migration {
-        self.store
-            .migration("split")
-            .table(&self.new)
-            .paused()
-            .begin()
-            .unwrap()
+        self.store.migration("split").table(&self.new).paused().begin().unwrap()
     }
 
     /// What the old view reads, by scan.
@@ -88,24 +76,13 @@ impl Scene {
     pub fn check_scans_agree(&self, keys: impl Iterator<Item = u64>) {
         let (old, new) = (self.all_old(), self.all_new());
         for id in keys {
-            assert_eq!(
-                self.old.get(&id).unwrap(),
-                old.get(&id).cloned(),
-                "key {id} at the old view"
-            );
-            assert_eq!(
-                self.new.get(&id).unwrap(),
-                new.get(&id).cloned(),
-                "key {id} at the new view"
-            );
+            assert_eq!(self.old.get(&id).unwrap(), old.get(&id).cloned(), "key {id} at the old view");
+            assert_eq!(self.new.get(&id).unwrap(), new.get(&id).cloned(), "key {id} at the new view");
         }
     }
 
     pub fn entry(&self, tree: &str, id: u64) -> Option<Raw> {
-        self.engine
-            .dump(tree)
-            .get(id.to_be_bytes().as_slice())
-            .map(|bytes| raw(bytes))
+        self.engine.dump(tree).get(id.to_be_bytes().as_slice()).map(|bytes| raw(bytes))
     }
 
     pub fn contract(&self, migration: &Migration) {
@@ -118,12 +95,7 @@ impl Scene {
     }
 
     pub fn ledger(&self) -> Vec<String> {
-        self.store
-            .ledger()
-            .unwrap()
-            .into_iter()
-            .map(|entry| entry.what)
-            .collect()
+        self.store.ledger().unwrap().into_iter().map(|entry| entry.what).collect()
     }
 }
 
@@ -168,21 +140,11 @@ pub fn raw(bytes: &[u8]) -> Raw {
     let body = &bytes[2..bytes.len() - 4];
     // Versions and lengths of these tests are below 128: one byte each.
     if flags & 2 == 0 {
-        return Raw {
-            flags,
-            version,
-            main: body.to_vec(),
-            companion: None,
-        };
+        return Raw { flags, version, main: body.to_vec(), companion: None };
     }
     let (companion, len) = (body[0], usize::from(body[1]));
     let (main, last) = body[2..].split_at(body.len() - 2 - len);
-    Raw {
-        flags: flags & !2,
-        version,
-        main: main.to_vec(),
-        companion: Some((companion, last.to_vec())),
-    }
+    Raw { flags: flags & !2, version, main: main.to_vec(), companion: Some((companion, last.to_vec())) }
 }
 
 pub fn bytes<V: Version>(record: &V) -> Vec<u8> {

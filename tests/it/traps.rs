@@ -54,10 +54,7 @@ fn trap_backfill_resurrects_a_deleted_key() {
         let check = |when: &str, old: Option<&Table<u64, UserV1>>, new: &Table<u64, UserV2>| {
             for id in 1..7 {
                 assert_eq!(new.get(&id).unwrap(), None, "{when}, key {id}");
-                assert!(
-                    old.is_none_or(|old| old.get(&id).unwrap().is_none()),
-                    "{when}, key {id}"
-                );
+                assert!(old.is_none_or(|old| old.get(&id).unwrap().is_none()), "{when}, key {id}");
             }
             assert_eq!(new.len().unwrap(), 24, "{when}");
         };
@@ -103,10 +100,7 @@ fn trap_backfill_never_ends_under_writes() {
     });
     let status = migration.wait().unwrap();
     s.engine.unwatch();
-    assert_eq!(
-        (status.phase, status.tables[0].counts.copied),
-        (Phase::Complete, 100)
-    );
+    assert_eq!((status.phase, status.tables[0].counts.copied), (Phase::Complete, 100));
     s.contract(&migration);
 }
 
@@ -122,10 +116,7 @@ fn trap_an_error_is_taken_for_the_end_of_the_scan() {
         migration.unpause().unwrap();
         let status = migration.wait().unwrap();
         assert_eq!(s.engine.clear(), 0);
-        assert_eq!(
-            (status.phase, s.engine.dump(OVERLAY).len()),
-            (Phase::Complete, 600)
-        );
+        assert_eq!((status.phase, s.engine.dump(OVERLAY).len()), (Phase::Complete, 600));
     }
     let s = scene(600);
     let migration = s.begin();
@@ -133,10 +124,7 @@ fn trap_an_error_is_taken_for_the_end_of_the_scan() {
     complete(&migration);
     for tree in [BASE, OVERLAY] {
         s.engine.fail(Call::Scan, tree, 2);
-        assert!(matches!(
-            migration.contract().unwrap().execute(),
-            Err(Error::Engine(_))
-        ));
+        assert!(matches!(migration.contract().unwrap().execute(), Err(Error::Engine(_))));
         assert_eq!((s.engine.clear(), s.all_old().len()), (0, 600));
     }
     for id in 0..600 {
@@ -184,9 +172,7 @@ impl Version for CountV2 {
     }
 
     fn downcast(&self, _last: Option<CountV1>) -> Result<CountV1, CastError> {
-        u32::try_from(self.0 / 10)
-            .map(CountV1)
-            .map_err(|e| CastError::new(e.to_string()))
+        u32::try_from(self.0 / 10).map(CountV1).map_err(|e| CastError::new(e.to_string()))
     }
 }
 
@@ -206,10 +192,7 @@ fn trap_the_chain_is_changed_after_records_were_stamped_derived_entries_are_made
     new.put(&3, &CountV2(37)).unwrap();
     old.put(&4, &CountV1(40)).unwrap();
     complete(&migration);
-    assert_eq!(
-        (new.get(&5).unwrap(), new.get(&4).unwrap()),
-        (Some(CountV2(500)), Some(CountV2(4000)))
-    );
+    assert_eq!((new.get(&5).unwrap(), new.get(&4).unwrap()), (Some(CountV2(500)), Some(CountV2(4000))));
     assert!(matches!(new.get(&13), Err(Error::Quarantined { .. })));
     assert_eq!(old.get(&13).unwrap(), Some(CountV1(13)));
     FAULTY.store(false, Ordering::SeqCst);
@@ -280,12 +263,7 @@ fn trap_a_newer_version_is_served_as_if_it_were_ours() {
         value
     };
     let plant = |tree: &str, id: u64, value: &[u8]| {
-        s.engine
-            .inner()
-            .tree(tree)
-            .unwrap()
-            .put(&id.to_be_bytes(), value)
-            .unwrap();
+        s.engine.inner().tree(tree).unwrap().put(&id.to_be_bytes(), value).unwrap();
     };
     let damage = |tree: &str| {
         plant(tree, 1, &newer(1));
@@ -308,10 +286,7 @@ fn trap_a_newer_version_is_served_as_if_it_were_ours() {
             );
         }
         assert!(
-            matches!(
-                s.old.get(&1),
-                Err(Error::Version { version: 9, .. } | Error::Corrupt { .. })
-            ),
+            matches!(s.old.get(&1), Err(Error::Version { version: 9, .. } | Error::Corrupt { .. })),
             "{when}"
         );
         assert!(s.old.get(&2).unwrap_err().is_corruption() && s.old.get(&3).unwrap_err().is_corruption());
@@ -321,10 +296,7 @@ fn trap_a_newer_version_is_served_as_if_it_were_ours() {
             (Some(first(0)), Some(first(5))),
             "{when}"
         );
-        assert!(
-            s.old.scan(..).any(|r| r.is_err()) && s.new.scan(..).any(|r| r.is_err()),
-            "{when}"
-        );
+        assert!(s.old.scan(..).any(|r| r.is_err()) && s.new.scan(..).any(|r| r.is_err()), "{when}");
     };
     check("settled");
     for id in 1..5 {
@@ -339,27 +311,16 @@ fn trap_a_newer_version_is_served_as_if_it_were_ours() {
     }
     s.contract(&migration);
     assert!(matches!(s.old.get(&1), Err(Error::Version { version: 1, .. })));
-    assert!(matches!(
-        s.old.scan(..).next(),
-        Some(Err(Error::Version { version: 1, .. }))
-    ));
-    assert!(matches!(
-        s.old.put(&1, &first(1)),
-        Err(Error::Version { version: 1, .. })
-    ));
-    assert!(matches!(
-        s.store.table::<u64, UserV1>("users"),
-        Err(Error::Version { version: 1, .. })
-    ));
+    assert!(matches!(s.old.scan(..).next(), Some(Err(Error::Version { version: 1, .. }))));
+    assert!(matches!(s.old.put(&1, &first(1)), Err(Error::Version { version: 1, .. })));
+    assert!(matches!(s.store.table::<u64, UserV1>("users"), Err(Error::Version { version: 1, .. })));
     assert_eq!(s.all_new().len(), 6);
 }
 
 /// CRC-32C bit by bit, so that the test does not lean on what it tests.
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
-        })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
     })
 }
 
@@ -370,48 +331,23 @@ fn crc32c(bytes: &[u8]) -> u32 {
 fn trap_a_lossy_downcast_is_found_out_at_rollback() {
     let lossy = v2("Anna Maria", "M", 1, None);
     let s = scene(5);
-    assert!(matches!(
-        s.new.put(&1, &v2("Ann", "A", 1, Some("a@x"))),
-        Err(Error::Version { version: 2, .. })
-    ));
+    assert!(matches!(s.new.put(&1, &v2("Ann", "A", 1, Some("a@x"))), Err(Error::Version { version: 2, .. })));
     let migration = s.begin();
     let refused = s.new.put(&1, &lossy).unwrap_err();
-    assert!(
-        matches!(
-            &refused,
-            Error::Cast {
-                cast: Cast::Downcast,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(&refused, Error::Cast { cast: Cast::Downcast, .. }), "{refused}");
     let text = refused.to_string();
-    assert!(
-        text.contains("blank") && text.contains("rollback") && text.contains("one_way"),
-        "{text}"
-    );
+    assert!(text.contains("blank") && text.contains("rollback") && text.contains("one_way"), "{text}");
     assert_eq!(s.new.get(&1).unwrap(), Some(first2(1)));
     migration.rollback().unwrap();
     assert_eq!(s.all_old().len(), 5);
     assert!(s.new.put(&1, &lossy).is_err(), "also after the rollback");
 
     let s = scene(5);
-    let migration = s
-        .store
-        .migration("split")
-        .table(&s.new)
-        .paused()
-        .one_way()
-        .begin()
-        .unwrap();
+    let migration = s.store.migration("split").table(&s.new).paused().one_way().begin().unwrap();
     s.new.put(&1, &lossy).unwrap();
     assert_eq!(s.new.get(&1).unwrap(), Some(lossy.clone()));
     assert!(migration.status().unwrap().one_way);
-    assert!(
-        matches!(s.old.get(&1), Err(Error::Version { .. })),
-        "a typed error, not an absence"
-    );
+    assert!(matches!(s.old.get(&1), Err(Error::Version { .. })), "a typed error, not an absence");
     assert!(matches!(migration.rollback(), Err(Error::State { .. })));
     complete(&migration);
     s.contract(&migration);
@@ -442,17 +378,11 @@ fn trap_rollback_loses_writes_made_since() {
     complete(&migration);
     round(&mut want, 2);
     migration.rollback().unwrap();
-    assert_eq!(
-        s.all_old(),
-        want.iter().map(|(id, r)| (*id, old_form(r))).collect()
-    );
+    assert_eq!(s.all_old(), want.iter().map(|(id, r)| (*id, old_form(r))).collect());
     // New code goes on, and is read back by both.
     round(&mut want, 3);
     assert_eq!(s.all_new(), want);
-    assert_eq!(
-        s.all_old(),
-        want.iter().map(|(id, r)| (*id, old_form(r))).collect()
-    );
+    assert_eq!(s.all_old(), want.iter().map(|(id, r)| (*id, old_form(r))).collect());
     for id in (0..60).step_by(7) {
         s.old.put(&id, &v1("Old O", 2)).unwrap();
         let email = want.get(&id).and_then(|r| r.email.clone());
@@ -474,12 +404,7 @@ fn trap_a_phase_is_half_done_at_a_crash() {
     let begin = |store: &Store| {
         let users: Table<u64, UserV2> = store.table("users").unwrap();
         let accounts: Table<u64, UserV2> = store.table("accounts").unwrap();
-        store
-            .migration("both")
-            .table(&users)
-            .table(&accounts)
-            .paused()
-            .begin()
+        store.migration("both").table(&users).table(&accounts).paused().begin()
     };
     for verb in ["begin", "rollback", "contract", "discard"] {
         for nth in 1.. {
@@ -506,10 +431,7 @@ fn trap_a_phase_is_half_done_at_a_crash() {
             for keep in 0..=lost.min(4) {
                 let engine = HookEngine::new(s.engine.inner().crash_image(|n| n < keep));
                 let inventory = open(&engine).inventory().unwrap();
-                let sides: Vec<_> = inventory
-                    .iter()
-                    .map(|table| (table.active, table.floor))
-                    .collect();
+                let sides: Vec<_> = inventory.iter().map(|table| (table.active, table.floor)).collect();
                 assert!(
                     sides.len() == 2 && sides[0] == sides[1],
                     "{verb}, call {nth}, {keep} of {lost}: {sides:?}"
@@ -547,10 +469,7 @@ fn trap_the_whole_table_in_memory_or_in_one_transaction() {
         }
         s.swept();
         let (page, commit) = s.engine.largest();
-        assert!(
-            page <= 1024 && commit <= 4,
-            "a page of {page}, a commit of {commit}"
-        );
+        assert!(page <= 1024 && commit <= 4, "a page of {page}, a commit of {commit}");
         assert!(s.store.verify().unwrap().is_clean());
     }
 }
@@ -564,10 +483,7 @@ fn trap_cut_over_waits_behind_a_lock_for_seconds() {
     let (new, done) = (s.new.clone(), Arc::new(Mutex::new(Vec::new())));
     let rounds = Arc::clone(&done);
     s.engine.watch(move |call, _| {
-        if call != Call::Flush
-            || std::thread::current()
-                .name()
-                .is_some_and(|name| name.starts_with("exuvia"))
+        if call != Call::Flush || std::thread::current().name().is_some_and(|name| name.starts_with("exuvia"))
         {
             return;
         }
@@ -591,10 +507,7 @@ fn trap_cut_over_waits_behind_a_lock_for_seconds() {
     s.contract(&migration);
     s.engine.unwatch();
     let rounds = done.lock().unwrap().clone();
-    assert!(
-        rounds.len() >= 5 && rounds.iter().all(|count| *count > 0),
-        "operations by flush: {rounds:?}"
-    );
+    assert!(rounds.len() >= 5 && rounds.iter().all(|count| *count > 0), "operations by flush: {rounds:?}");
     let flips = s.store.stats().unwrap().flips;
     assert!(
         flips.count() >= 5 && flips.quantile(0.2) < Duration::from_millis(5),
@@ -620,10 +533,7 @@ fn trap_cut_over_costs_do_not_grow_with_the_table() {
                 (None, _) => migration = Some(s.begin()),
             }
             let calls = s.engine.profile();
-            assert!(
-                calls.get(&Call::Flush).is_some_and(|n| (1..=2).contains(n)),
-                "{verb}: {calls:?}"
-            );
+            assert!(calls.get(&Call::Flush).is_some_and(|n| (1..=2).contains(n)), "{verb}: {calls:?}");
             profile.push(calls);
         }
         profiles.push(profile);
@@ -655,14 +565,8 @@ fn trap_skipping_a_release_strands_the_data() {
     assert_eq!(three.get(&7).unwrap().unwrap().born, 2026 - 7);
     assert_eq!(s.old.get(&1).unwrap(), Some(v1("New N", 26)));
     assert_eq!(s.new.get(&1).unwrap(), Some(v2("New", "N", 26, None)));
-    assert!(matches!(
-        s.new.put(&1, &first2(1)),
-        Err(Error::Version { version: 2, .. })
-    ));
-    assert_eq!(
-        (three.len().unwrap(), s.all_new().len(), s.all_old().len()),
-        (20, 20, 20)
-    );
+    assert!(matches!(s.new.put(&1, &first2(1)), Err(Error::Version { version: 2, .. })));
+    assert_eq!((three.len().unwrap(), s.all_new().len(), s.all_old().len()), (20, 20, 20));
     s.contract(&migration);
     assert_eq!(three.len().unwrap(), 20);
     assert!(matches!(s.new.get(&1), Err(Error::Version { version: 2, .. })));
@@ -680,17 +584,11 @@ impl Version for Renamed {
     const SAME_BYTES: bool = true;
 
     fn upcast(old: UserV1) -> Result<Self, CastError> {
-        Ok(Renamed {
-            name: old.name,
-            age: old.age,
-        })
+        Ok(Renamed { name: old.name, age: old.age })
     }
 
     fn downcast(&self, _last: Option<UserV1>) -> Result<UserV1, CastError> {
-        Ok(UserV1 {
-            name: self.name.clone(),
-            age: self.age,
-        })
+        Ok(UserV1 { name: self.name.clone(), age: self.age })
     }
 }
 
@@ -715,13 +613,7 @@ fn trap_a_no_op_migration_rewrites_everything() {
     until("the sweep", || !store.is_sweeping());
     assert_eq!((engine.writes("1/*"), engine.count(Call::Scan, "1/*")), (0, 0));
     assert_eq!(engine.record_trees(), [BASE]);
-    assert_eq!(
-        renamed.get(&7).unwrap(),
-        Some(Renamed {
-            name: "Ann N7".into(),
-            age: 7
-        })
-    );
+    assert_eq!(renamed.get(&7).unwrap(), Some(Renamed { name: "Ann N7".into(), age: 7 }));
     assert_eq!(renamed.len().unwrap(), 500);
     assert!(old.get(&7).is_err());
     assert!(store.verify().unwrap().is_clean());
@@ -740,15 +632,9 @@ fn trap_a_transient_error_throws_progress_away() {
     migration.unpause().unwrap();
     let status = migration.wait().unwrap();
     assert_eq!(s.engine.clear(), 0);
-    assert_eq!(
-        (status.phase, s.engine.dump(OVERLAY).len()),
-        (Phase::Complete, 2000)
-    );
+    assert_eq!((status.phase, s.engine.dump(OVERLAY).len()), (Phase::Complete, 2000));
     let inserts = s.engine.count(Call::Cas, OVERLAY);
-    assert!(
-        (1000..=1400).contains(&inserts),
-        "{inserts} inserts for the 1000 records that were left"
-    );
+    assert!((1000..=1400).contains(&inserts), "{inserts} inserts for the 1000 records that were left");
 
     let s = scene(2000);
     let migration = s.begin();
@@ -764,8 +650,5 @@ fn trap_a_transient_error_throws_progress_away() {
     engine.reset();
     complete(&migration);
     let inserts = engine.count(Call::Cas, OVERLAY);
-    assert!(
-        (1000..=1300).contains(&inserts),
-        "{inserts} inserts for the 1000 records that were left"
-    );
+    assert!((1000..=1300).contains(&inserts), "{inserts} inserts for the 1000 records that were left");
 }

@@ -12,10 +12,6 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-/// Pages of 16 values under this size stay in the log.
-#[cfg(unix)]
-const BLOB_CANDIDATE: usize = 7 * 1024;
-
 /// Handles of our own on sled's files.
 pub(super) struct Files {
     directory: PathBuf,
@@ -29,10 +25,7 @@ impl Files {
     /// To be called when sled has opened `directory`: sled creates its files, and replaces its snapshot file, at
     /// open, and syncs no directory. Every open does this, as the one that created them may not have come to it.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let log = File::options()
-            .read(true)
-            .write(true)
-            .open(directory.join("db"))?;
+        let log = File::options().read(true).write(true).open(directory.join("db"))?;
         log.sync_all()?;
         File::open(directory.join("conf"))?.sync_all()?;
         sync_directory(&directory.join("blobs"))?;
@@ -40,11 +33,7 @@ impl Files {
         if let Some(parent) = directory.canonicalize()?.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self {
-            directory: directory.to_owned(),
-            log,
-            synced: Mutex::new(HashSet::new()),
-        })
+        Ok(Self { directory: directory.to_owned(), log, synced: Mutex::new(HashSet::new()) })
     }
 
     /// Makes durable what sled has written. Blobs first: the log points to them.
@@ -76,20 +65,6 @@ impl Files {
         self.log.sync_data()
     }
 
-    /// Refuses a value if the page that it goes to, should that become a blob, might find no room. sled survives
-    /// a full disk, but not while it writes a blob: then its log waits for ever, and the store cannot even be
-    /// closed before the process ends. A page holds some 16 values, and neighbours may be as large.
-    pub(super) fn room_for(&self, value: usize) -> io::Result<()> {
-        #[cfg(unix)]
-        if value > BLOB_CANDIDATE {
-            let free = rustix::fs::fstatvfs(&self.log)?;
-            if free.f_bavail.saturating_mul(free.f_frsize) < 20 * value as u64 {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-        }
-        Ok(())
-    }
-
     /// The bytes of all files.
     pub(super) fn bytes(&self) -> io::Result<u64> {
         let mut bytes = 0;
@@ -111,9 +86,54 @@ impl Files {
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened as a file, and its names are durable by other means.
-    if cfg!(unix) {
-        File::open(directory)?.sync_all()
-    } else {
-        Ok(())
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// Whether `directory` is not there, or is empty.
+pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
+    match directory.read_dir() {
+        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(e) => Err(e),
     }
+}
+
+/// sled writes its `conf` without a sync, and half a `conf` can never be opened. So a store is made under another
+/// name, and gets its own when all of it is durable. A draft that a crash left behind is removed.
+pub(super) fn begin_draft(directory: &Path) -> io::Result<PathBuf> {
+    let draft = directory.with_extension("draft");
+    match std::fs::remove_dir_all(&draft) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    std::fs::create_dir_all(&draft)?;
+    Ok(draft)
+}
+
+/// Makes a draft durable and gives it its name. sled has been opened in it, and dropped.
+pub(super) fn finish_draft(draft: &Path, directory: &Path) -> io::Result<()> {
+    // sled's threads may hold on to the file for a moment after the last handle is gone.
+    let log = File::open(draft.join("db"))?;
+    log.lock()?;
+    for entry in draft.read_dir()? {
+        File::open(entry?.path())?.sync_all()?;
+    }
+    sync_directory(draft)?;
+    log.unlock()?;
+    std::fs::rename(draft, directory)?;
+    match directory.canonicalize()?.parent() {
+        Some(parent) => sync_directory(parent),
+        None => Ok(()),
+    }
+}
+
+/// sled would take a snapshot that a crash left half-written for the newest one, and refuse it as damage.
+pub(super) fn remove_half_snapshots(directory: &Path) -> io::Result<()> {
+    for entry in directory.read_dir()? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "generating") {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
