@@ -5,8 +5,6 @@
 //! What is read back is read at both views, and the store verifies itself.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -78,7 +76,7 @@ struct Rigged {
     new: Vec<Table<Vec<u8>, New>>,
     /// Which view writes next.
     turn: AtomicUsize,
-    rng: Mutex<Rng>,
+    seed: u64,
 }
 
 fn said<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
@@ -103,7 +101,7 @@ fn open(path: &Path, sizes: Sizes) -> Opened {
         old,
         new,
         turn: AtomicUsize::new(0),
-        rng: Mutex::new(Rng::new(seed)),
+        seed,
     }))
 }
 
@@ -173,10 +171,8 @@ impl Rig for Rigged {
 
     /// One step in the life of a migration, in one of three calls.
     fn meanwhile(&self) -> Result<(), String> {
-        let (skip, go_on) = {
-            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            (!rng.chance(35), rng.chance(60))
-        };
+        let mut rng = Rng::new(self.seed).fork(self.turn.load(Ordering::Relaxed) as u64);
+        let (skip, go_on) = (!rng.chance(35), rng.chance(60));
         if skip {
             return Ok(());
         }
