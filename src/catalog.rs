@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Record;
 use crate::shape::Shape;
@@ -54,8 +55,8 @@ pub(crate) struct TableEntry {
     pub(crate) oldest: u32,
     /// Oldest first: one, or base and overlay.
     pub(crate) generations: Vec<Generation>,
-    /// The shape of every version seen.
-    pub(crate) shapes: BTreeMap<u32, Shape>,
+    /// The fingerprint of every version seen; the shapes lie under keys of their own ([`save_shape`]).
+    pub(crate) shapes: BTreeMap<u32, [u8; 32]>,
     /// The open migration.
     pub(crate) migration: Option<String>,
 }
@@ -148,29 +149,14 @@ impl std::fmt::Display for Phase {
 impl MigrationEntry {
     pub(crate) fn new(why: String, by: String, one_way: bool, begun_at_ms: u64, tables: Vec<Step>) -> Self {
         let phase = Phase::Open as u8;
-        Self {
-            why,
-            by,
-            phase,
-            one_way,
-            paused: false,
-            fenced: false,
-            begun_at_ms,
-            tables,
-        }
+        Self { why, by, phase, one_way, paused: false, fenced: false, begun_at_ms, tables }
     }
 
     /// The phase; an unknown code is an error that names it.
     pub(crate) fn phase(&self) -> Result<Phase> {
-        Phase::ALL
-            .into_iter()
-            .find(|phase| *phase as u8 == self.phase)
-            .ok_or_else(|| {
-                damaged(format!(
-                    "unknown phase code {}; it may be of a newer release of exuvia",
-                    self.phase
-                ))
-            })
+        Phase::ALL.into_iter().find(|phase| *phase as u8 == self.phase).ok_or_else(|| {
+            damaged(format!("unknown phase code {}; it may be of a newer release of exuvia", self.phase))
+        })
     }
 
     pub(crate) fn set_phase(&mut self, phase: Phase) {
@@ -219,16 +205,22 @@ impl Catalog {
         id
     }
 
+    /// Leaves out the ids of trees that are there although no commit names them (a verb that died before its
+    /// commit): they are being swept, and must not be given out meanwhile (rule 9).
+    pub(crate) fn skip_ids(&mut self, trees: &[String]) {
+        for (table, generation) in trees.iter().filter_map(|tree| tree.split_once('/')) {
+            if let (Ok(table), Ok(generation)) = (table.parse::<u64>(), generation.parse::<u64>()) {
+                self.next_id = self.next_id.max(table.max(generation).saturating_add(1));
+            }
+        }
+    }
+
     pub(crate) fn table(&self, name: &str) -> Result<&TableEntry> {
-        self.tables
-            .get(name)
-            .ok_or_else(|| damaged(format!("table {name} is missing")))
+        self.tables.get(name).ok_or_else(|| damaged(format!("table {name} is missing")))
     }
 
     pub(crate) fn table_mut(&mut self, name: &str) -> Result<&mut TableEntry> {
-        self.tables
-            .get_mut(name)
-            .ok_or_else(|| damaged(format!("table {name} is missing")))
+        self.tables.get_mut(name).ok_or_else(|| damaged(format!("table {name} is missing")))
     }
 
     pub(crate) fn migration(&self, name: &str) -> Result<&MigrationEntry> {
@@ -247,9 +239,7 @@ impl Catalog {
         if let Some(table) = tree.strip_prefix("quarantine/") {
             return self.tables.contains_key(table);
         }
-        self.tables
-            .values()
-            .any(|table| table.generations.iter().any(|g| table.tree(g) == tree))
+        self.tables.values().any(|table| table.generations.iter().any(|g| table.tree(g) == tree))
     }
 
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
@@ -263,10 +253,7 @@ impl Catalog {
         }
         for (name, table) in &catalog.tables {
             if !(1..=2).contains(&table.generations.len()) {
-                return Err(damaged(format!(
-                    "table {name} has {} generations",
-                    table.generations.len()
-                )));
+                return Err(damaged(format!("table {name} has {} generations", table.generations.len())));
             }
         }
         Ok(catalog)
@@ -274,14 +261,36 @@ impl Catalog {
 }
 
 fn no_migration(name: &str) -> Error {
-    Error::state(
-        format!("migration {name}"),
-        "there is no migration of this name; `migrations()` lists them",
-    )
+    Error::state(format!("migration {name}"), "there is no migration of this name; `migrations()` lists them")
 }
 
 fn damaged(reason: String) -> Error {
     Error::corrupt(TREE, KEY, reason)
+}
+
+/// The key of a shape: its content names it, so it is written once and never changed.
+fn shape_key(fingerprint: &[u8; 32]) -> Vec<u8> {
+    let mut key = b"shape/".to_vec();
+    key.extend_from_slice(fingerprint);
+    key
+}
+
+/// Stores a shape and answers its fingerprint. The caller flushes before the state change that makes it known: a
+/// catalog must not survive a crash that its shapes did not. A shape that no catalog names, because that change
+/// failed, does no harm.
+pub(crate) fn save_shape(engine: &dyn Engine, shape: &Shape) -> Result<[u8; 32]> {
+    let fingerprint = shape.fingerprint();
+    let key = shape_key(&fingerprint);
+    engine.tree(TREE)?.put(&key, &to_bytes(FORMAT, &key, shape)?)?;
+    Ok(fingerprint)
+}
+
+/// The shape of a fingerprint.
+pub(crate) fn load_shape(engine: &dyn Engine, fingerprint: &[u8; 32]) -> Result<Shape> {
+    let key = shape_key(fingerprint);
+    let missing = || Error::corrupt(TREE, &key, "the shape of a version is missing");
+    let bytes = engine.tree(TREE)?.get(&key)?.ok_or_else(missing)?;
+    from_bytes("the shape of a version", FORMAT, &key, &bytes)
 }
 
 /// How far the backfill of one table has come. Persisted with or after a flush of what it claims.
@@ -321,11 +330,7 @@ pub(crate) enum Stage {
 
 impl Progress {
     pub(crate) fn start() -> Self {
-        Self {
-            stage: Stage::Copying as u8,
-            cursor: Vec::new(),
-            counts: Counts::default(),
-        }
+        Self { stage: Stage::Copying as u8, cursor: Vec::new(), counts: Counts::default() }
     }
 
     pub(crate) fn stage(&self) -> Result<Stage> {
@@ -382,9 +387,7 @@ pub(crate) fn from_bytes<T: serde::de::DeserializeOwned>(
         return fail("checksum mismatch".to_owned());
     }
     if *found != format {
-        return fail(format!(
-            "unknown format {found}; this release reads format {format}: use a newer one"
-        ));
+        return fail(format!("unknown format {found}; this release reads format {format}: use a newer one"));
     }
     codec::decode(payload).or_else(|e| fail(e.to_string()))
 }

@@ -41,10 +41,7 @@ struct Budget<'b> {
 
 impl<'b> Budget<'b> {
     fn new(elements: &'b Cell<usize>) -> Self {
-        Self {
-            depth: DEPTH_MAX,
-            elements,
-        }
+        Self { depth: DEPTH_MAX, elements }
     }
 
     /// One level further in.
@@ -63,9 +60,7 @@ impl<'b> Budget<'b> {
         match self.elements.get().checked_sub(len) {
             Some(left) => self.elements.set(left),
             None => {
-                return Err(error(format!(
-                    "the lists have more than {VALUE_BYTES_MAX} elements together"
-                )));
+                return Err(error(format!("the lists have more than {VALUE_BYTES_MAX} elements together")));
             }
         }
         self.deeper(error)
@@ -84,14 +79,8 @@ impl<'b> Budget<'b> {
 pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(), CastError> {
     let start = out.len();
     let elements = Cell::new(VALUE_BYTES_MAX);
-    let limited = Limited {
-        value,
-        budget: Budget::new(&elements),
-    };
-    let sink = Sink {
-        out,
-        end: start.saturating_add(VALUE_BYTES_MAX),
-    };
+    let limited = Limited { value, budget: Budget::new(&elements) };
+    let sink = Sink { out, end: start.saturating_add(VALUE_BYTES_MAX) };
     bincode::serde::encode_into_writer(limited, sink, bincode::config::standard()).map_err(|e| {
         out.truncate(start);
         CastError::new(format!("the value cannot be encoded: {}", write::explain(&e)))
@@ -101,10 +90,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(),
 /// Decodes a value. Every byte must be used.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CastError> {
     if bytes.len() > VALUE_BYTES_MAX {
-        return Err(CastError::new(format!(
-            "{} bytes are over the limit of {VALUE_BYTES_MAX}",
-            bytes.len()
-        )));
+        return Err(CastError::new(format!("{} bytes are over the limit of {VALUE_BYTES_MAX}", bytes.len())));
     }
     let elements = Cell::new(VALUE_BYTES_MAX);
     let seed = read::Limited {
@@ -114,10 +100,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CastError> {
     };
     let (value, used) = bincode::serde::seed_decode_from_slice(seed, bytes, bincode::config::standard())
         .map_err(|e| {
-            CastError::new(format!(
-                "the bytes do not decode as this type: {}",
-                read::explain(&e)
-            ))
+            CastError::new(format!("the bytes do not decode as this type: {}", read::explain(&e)))
         })?;
     if used == bytes.len() {
         Ok(value)
@@ -138,10 +121,7 @@ struct Limited<'v, 'b, T: ?Sized> {
 impl<T: Serialize + ?Sized> Serialize for Limited<'_, '_, T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.value.serialize(write::Limited {
-            inner: serializer,
-            budget: self.budget,
-        })
+        self.value.serialize(write::Limited { inner: serializer, budget: self.budget })
     }
 }
 
@@ -155,9 +135,7 @@ impl bincode::enc::write::Writer for Sink<'_> {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
         if bytes.len() > self.end.saturating_sub(self.out.len()) {
-            return Err(bincode::error::EncodeError::Other(
-                "it is over the limit of 16 MiB",
-            ));
+            return Err(bincode::error::EncodeError::Other("it is over the limit of 16 MiB"));
         }
         self.out.extend_from_slice(bytes);
         Ok(())

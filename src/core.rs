@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
@@ -37,6 +37,9 @@ pub(crate) struct Shared {
     poison: Mutex<Option<String>>,
 }
 
+/// How often what the background wrote is flushed where every foreground write is.
+const BACKGROUND_FLUSH: Duration = Duration::from_millis(500);
+
 const USABLE: u8 = 0;
 const CLOSED: u8 = 1;
 const POISONED: u8 = 2;
@@ -59,11 +62,7 @@ impl Shared {
 
     #[inline]
     pub(crate) fn check_usable(&self) -> Result<()> {
-        if self.state.load(Ordering::Relaxed) == USABLE {
-            Ok(())
-        } else {
-            Err(self.unusable())
-        }
+        if self.state.load(Ordering::Relaxed) == USABLE { Ok(()) } else { Err(self.unusable()) }
     }
 
     #[cold]
@@ -123,10 +122,7 @@ impl Shared {
     }
 
     pub(crate) fn named(&self, name: &str) -> Result<NamedTree> {
-        Ok(NamedTree {
-            name: name.into(),
-            tree: self.engine.tree(name)?,
-        })
+        Ok(NamedTree { name: name.into(), tree: self.engine.tree(name)? })
     }
 }
 
@@ -163,7 +159,7 @@ impl Core {
     /// Loads the catalog, or writes the first one, and brings every table to its place.
     pub(crate) fn open(shared: Arc<Shared>, lock_file: Option<File>) -> Result<Arc<Core>> {
         let tree = shared.engine.tree(catalog::TREE)?;
-        let (catalog, bytes) = match tree.get(catalog::KEY)? {
+        let (mut catalog, bytes) = match tree.get(catalog::KEY)? {
             Some(bytes) => (Catalog::from_bytes(&bytes)?, bytes.to_vec()),
             None => {
                 let catalog = Catalog::new(shared.engine.name());
@@ -183,13 +179,14 @@ impl Core {
             return Err(Error::Format { reason });
         }
         ledger::copy_out(&*shared.engine, &catalog)?;
+        // What a killed process left may be in the system's memory only: it becomes durable before anything, the
+        // sweep above all, is built on it.
+        shared.flush()?;
+        catalog.skip_ids(&shared.engine.trees()?);
         let mut tables = HashMap::new();
         for name in catalog.tables.keys() {
             let route = route_of(&shared, &catalog, name, 1)?;
-            tables.insert(
-                name.clone(),
-                Arc::new(TableState::new(name, Arc::clone(&shared), route)),
-            );
+            tables.insert(name.clone(), Arc::new(TableState::new(name, Arc::clone(&shared), route)));
         }
         Ok(Arc::new(Core {
             shared,
@@ -204,10 +201,22 @@ impl Core {
 
     /// Starts the background threads that need no user code.
     pub(crate) fn start(self: &Arc<Core>) -> Result<()> {
-        if let Durability::Buffered { interval } = self.shared.settings.durability {
-            let flusher = Arc::clone(&self.shared.flusher);
-            *self.flush_thread.lock() = Some(spawn("exuvia-flush", move || flusher.run(interval))?);
+        if !self.shared.settings.background {
+            return Ok(());
         }
+        let interval = match self.shared.settings.durability {
+            Durability::Buffered { interval } => interval,
+            // For the background's progress; writers flush themselves.
+            Durability::EveryWrite => BACKGROUND_FLUSH,
+        };
+        let shared = Arc::clone(&self.shared);
+        let flush = move || {
+            // Nobody would make durable what is written after that.
+            if let Some(reason) = shared.flusher.run(interval) {
+                shared.poison(&reason);
+            }
+        };
+        *self.flush_thread.lock() = Some(spawn("exuvia-flush", flush)?);
         Ok(())
     }
 
@@ -259,11 +268,7 @@ impl Core {
         self.flip(flips);
         ledger::copy_out(&*self.shared.engine, &published.catalog).map_err(|e| self.unknown(e))?;
         self.shared.flusher.touch();
-        let entry = published
-            .catalog
-            .outbox
-            .last()
-            .and_then(|record| record.entry().ok());
+        let entry = published.catalog.outbox.last().and_then(|record| record.entry().ok());
         drop(published);
         if let Some(entry) = entry {
             tracing::info!(target: "exuvia", what = %entry.what, subject = %entry.subject, "state change");
@@ -276,9 +281,8 @@ impl Core {
 
     /// After a failed commit the engine may have either state: this handle stops, a reopen finds out.
     fn unknown(&self, e: Error) -> Error {
-        self.shared.poison(&format!(
-            "a state change failed half way, and a reopen has to find out how far: {e}"
-        ));
+        self.shared
+            .poison(&format!("a state change failed half way, and a reopen has to find out how far: {e}"));
         e
     }
 
@@ -303,9 +307,13 @@ impl Core {
 
     /// Stops everything in the background, flushes, and lets go of the directory. Later calls are refused.
     pub(crate) fn close(&self) -> Result<()> {
+        // First, so that nobody starts anything that is stopped below, and no write comes after the last flush.
+        let first =
+            self.shared.state.compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        self.shared.gate.exclusive(|| ());
         let runs: Vec<Arc<Run>> = self.runs.lock().values().cloned().collect();
         for run in runs {
-            run.join();
+            run.shut();
         }
         let sweeper = self.sweeper.lock().take();
         if let Some(sweeper) = sweeper {
@@ -315,15 +323,10 @@ impl Core {
         if let Some(thread) = self.flush_thread.lock().take() {
             drop(thread.join());
         }
-        let usable = self
-            .shared
-            .state
-            .compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok();
-        let result = if usable {
-            self.shared.flusher.flush()
-        } else {
-            Ok(())
+        let result = match self.shared.poison.lock().clone() {
+            Some(reason) => Err(Error::Poisoned { reason }),
+            None if first => self.shared.flusher.flush(),
+            None => Ok(()),
         };
         drop(self.lock_file.lock().take());
         result
@@ -332,41 +335,22 @@ impl Core {
 
 /// Starts a background thread; a system without room for one answers with a typed error.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(body)
-        .map_err(|e| {
-            Error::state(
-                "background thread",
-                format!("the system refused to start one ({e}); free some threads"),
-            )
-        })
+    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| {
+        Error::state("background thread", format!("the system refused to start one ({e}); free some threads"))
+    })
 }
 
 fn route_of(shared: &Shared, catalog: &Catalog, name: &str, epoch: u64) -> Result<Route> {
     let table = catalog.table(name)?;
-    let missing = || {
-        Error::corrupt(
-            catalog::TREE,
-            catalog::KEY,
-            format!("table {name} has no generation"),
-        )
-    };
+    let missing = || Error::corrupt(catalog::TREE, catalog::KEY, format!("table {name} has no generation"));
     let base = shared.named(&table.tree(table.base().ok_or_else(missing)?))?;
-    let settled = |tree| Kind::Settled {
-        stored: table.stored,
-        tree,
-    };
+    let settled = |tree| Kind::Settled { stored: table.stored, tree };
     let mut fence = None;
     let kind = match &table.migration {
         None => settled(base),
         Some(migration) => {
             let entry = catalog.migration(migration)?;
-            let step = entry
-                .tables
-                .iter()
-                .find(|step| step.table == name)
-                .ok_or_else(missing)?;
+            let step = entry.tables.iter().find(|step| step.table == name).ok_or_else(missing)?;
             let phase = entry.phase()?;
             if entry.fenced && phase == Phase::RolledBack {
                 fence = Some(Fence::AtTo);
@@ -383,21 +367,11 @@ fn route_of(shared: &Shared, catalog: &Catalog, name: &str, epoch: u64) -> Resul
                     base,
                     overlay,
                 };
-                if phase == Phase::Folding {
-                    Kind::Folding(open)
-                } else {
-                    Kind::Open(open)
-                }
+                if phase == Phase::Folding { Kind::Folding(open) } else { Kind::Open(open) }
             }
         }
     };
-    Ok(Route {
-        epoch,
-        active: table.active,
-        floor: table.floor,
-        fence,
-        kind,
-    })
+    Ok(Route { epoch, active: table.active, floor: table.floor, fence, kind })
 }
 
 /// Held by every handle; the last one that goes closes the store.

@@ -151,12 +151,7 @@ pub(crate) fn parse(key: &[u8], bytes: &[u8]) -> Result<Header, Damage> {
         return Err(Damage("a tombstone with other flags"));
     }
     let split = at + main_len;
-    Ok(Header {
-        flags,
-        version,
-        main: at..split,
-        companion: companion.map(|(v, _)| (v, split..body_len)),
-    })
+    Ok(Header { flags, version, main: at..split, companion: companion.map(|(v, _)| (v, split..body_len)) })
 }
 
 #[inline]
@@ -267,10 +262,7 @@ mod tests {
         for (flags, version, main, companion) in cases {
             let bytes = seal(b"k", flags, version, main, companion);
             let entry = Entry::parse(b"k", Value::from(bytes.as_slice())).unwrap();
-            assert_eq!(
-                (entry.version(), entry.main(), entry.companion()),
-                (version, main, companion)
-            );
+            assert_eq!((entry.version(), entry.main(), entry.companion()), (version, main, companion));
             assert!(entry.flags().has(flags));
         }
     }
@@ -286,20 +278,15 @@ mod tests {
             }
             assert!(parse(b"key", &bytes[..at]).is_err(), "cut at {at}");
         }
-        assert_eq!(
-            parse(b"kez", &bytes),
-            Err(Damage("checksum mismatch")),
-            "the wrong key"
-        );
+        assert_eq!(parse(b"kez", &bytes), Err(Damage("checksum mismatch")), "the wrong key");
     }
 
     #[test]
     fn hostile_lengths_with_a_right_checksum_are_damage() {
         // A companion length far beyond the value, and varints that never end.
-        for header in [
-            &[0x12, 2, 1, 0xff, 0xff, 0xff, 0xff, 0x0f][..],
-            &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff][..],
-        ] {
+        for header in
+            [&[0x12, 2, 1, 0xff, 0xff, 0xff, 0xff, 0x0f][..], &[0x10, 0xff, 0xff, 0xff, 0xff, 0xff][..]]
+        {
             let mut bytes = header.to_vec();
             finish(b"k", &mut bytes);
             assert!(parse(b"k", &bytes).is_err());

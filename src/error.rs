@@ -20,9 +20,7 @@ pub struct CastError {
 impl CastError {
     /// An error with a message for the person who has to mend the record or the code.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-        }
+        Self { message: message.into() }
     }
 
     /// The message.
@@ -68,11 +66,7 @@ pub enum EngineErrorKind {
 impl EngineError {
     /// A new error of `kind`.
     pub fn new(kind: EngineErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind, message: message.into(), source: None }
     }
 
     /// An error of the medium; a full disk is recognised as such.
@@ -83,16 +77,8 @@ impl EngineError {
                 | std::io::ErrorKind::QuotaExceeded
                 | std::io::ErrorKind::WriteZero
         );
-        let kind = if full {
-            EngineErrorKind::NoSpace
-        } else {
-            EngineErrorKind::Io
-        };
-        Self {
-            kind,
-            message: message.into(),
-            source: Some(source),
-        }
+        let kind = if full { EngineErrorKind::NoSpace } else { EngineErrorKind::Io };
+        Self { kind, message: message.into(), source: Some(source) }
     }
 
     /// The kind.
@@ -261,18 +247,11 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn state(subject: impl Into<String>, reason: impl Into<String>) -> Self {
-        Error::State {
-            subject: subject.into(),
-            reason: reason.into(),
-        }
+        Error::State { subject: subject.into(), reason: reason.into() }
     }
 
     pub(crate) fn corrupt(table: impl Into<String>, key: &[u8], reason: impl Into<String>) -> Self {
-        Error::Corrupt {
-            table: table.into(),
-            key: key.to_vec(),
-            reason: reason.into(),
-        }
+        Error::Corrupt { table: table.into(), key: key.to_vec(), reason: reason.into() }
     }
 
     /// Whether a stored value, or the engine's own files, were found damaged.
@@ -304,11 +283,7 @@ impl fmt::Display for ShowKey<'_> {
                 write!(f, "{b:02x}")?;
             }
         }
-        if cut.len() < self.0.len() {
-            write!(f, "… ({} bytes)", self.0.len())
-        } else {
-            Ok(())
-        }
+        if cut.len() < self.0.len() { write!(f, "… ({} bytes)", self.0.len()) } else { Ok(()) }
     }
 }
 
@@ -336,28 +311,13 @@ impl fmt::Display for Error {
                  affected: run `exuvia verify` to list the damage, and restore or overwrite this record",
                 ShowKey(key)
             ),
-            Error::Version {
-                table,
-                version,
-                reason,
-            } => {
+            Error::Version { table, version, reason } => {
                 write!(f, "table {table}, version {version}: {reason}")
             }
-            Error::Shape {
-                table,
-                version,
-                difference,
-            } => {
+            Error::Shape { table, version, difference } => {
                 write!(f, "table {table}, version {version}: {difference}")
             }
-            Error::Cast {
-                table,
-                key,
-                cast,
-                from,
-                to,
-                source,
-            } => write!(
+            Error::Cast { table, key, cast, from, to, source } => write!(
                 f,
                 "table {table}, key {}: {cast} from version {from} to {to} refused the record: {source}",
                 ShowKey(key)
@@ -368,21 +328,13 @@ impl fmt::Display for Error {
                  overwrite or remove it, or restart the backfill with corrected code",
                 ShowKey(key)
             ),
-            Error::Codec {
-                table,
-                key,
-                version,
-                reason,
-            } => write!(
+            Error::Codec { table, key, version, reason } => write!(
                 f,
                 "table {table}, key {}: the bytes of version {version} and its type do not fit: {reason}",
                 ShowKey(key)
             ),
             Error::Limit { what, size, limit } => {
-                write!(
-                    f,
-                    "{what} of {size} bytes is over the limit of {limit} bytes; nothing was written"
-                )
+                write!(f, "{what} of {size} bytes is over the limit of {limit} bytes; nothing was written")
             }
             Error::State { subject, reason } => write!(f, "{subject}: {reason}"),
             Error::Conflict { subject } => write!(
@@ -402,9 +354,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Path {
-                source: Some(source), ..
-            } => Some(source),
+            Error::Path { source: Some(source), .. } => Some(source),
             Error::Engine(e) => Some(e),
             Error::Cast { source, .. } => Some(source),
             _ => None,
@@ -415,9 +365,7 @@ impl std::error::Error for Error {
 impl From<EngineError> for Error {
     fn from(e: EngineError) -> Self {
         match e.kind {
-            EngineErrorKind::Poisoned => Error::Poisoned {
-                reason: e.to_string(),
-            },
+            EngineErrorKind::Poisoned => Error::Poisoned { reason: e.to_string() },
             _ => Error::Engine(e),
         }
     }

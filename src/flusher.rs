@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -70,9 +70,7 @@ impl Flusher {
         let wanted = rounds.started + 1;
         loop {
             if let Some(reason) = &rounds.failed {
-                return Err(Error::Poisoned {
-                    reason: reason.clone(),
-                });
+                return Err(Error::Poisoned { reason: reason.clone() });
             }
             if rounds.done >= wanted {
                 return Ok(());
@@ -100,27 +98,36 @@ impl Flusher {
         }
     }
 
-    /// The body of the background thread: flushes what was written, every `interval`, until stopped.
-    pub(crate) fn run(&self, interval: Duration) {
+    /// The body of the background thread: flushes what was written, every `interval`, until stopped,
+    /// or until a flush failed, here or elsewhere: the answer is why.
+    pub(crate) fn run(&self, interval: Duration) -> Option<String> {
         let mut rounds = self.rounds.lock();
         while !self.stop.load(Ordering::Acquire) {
-            // Ends early only to stop or beside another flush; both are harmless.
-            self.ended.wait_for(&mut rounds, interval);
+            // Woken by every flush that ends; but only the interval counts, or each verb would cost two flushes.
+            let due = Instant::now() + interval;
+            while !self.stop.load(Ordering::Acquire) && rounds.failed.is_none() {
+                if self.ended.wait_until(&mut rounds, due).timed_out() {
+                    break;
+                }
+            }
             if rounds.failed.is_some() {
-                return;
+                break;
             }
             if self.dirty.load(Ordering::Relaxed) && !self.stop.load(Ordering::Acquire) {
                 drop(rounds);
-                if let Err(e) = self.flush() {
-                    tracing::error!(error = %e, "background flush failed; the store is poisoned");
-                    return;
-                }
+                let flushed = self.flush();
                 rounds = self.rounds.lock();
+                if flushed.is_err() {
+                    break;
+                }
             }
         }
+        rounds.failed.clone()
     }
 
     pub(crate) fn stop(&self) {
+        // Under the lock, or the thread could look just before and sleep just after.
+        let _rounds = self.rounds.lock();
         self.stop.store(true, Ordering::Release);
         self.ended.notify_all();
     }

@@ -28,17 +28,11 @@ impl Gate {
     #[inline]
     pub(crate) fn shared(&self) -> Shared<'_> {
         if let Some(guard) = self.lock.try_read() {
-            return Shared {
-                _guard: guard,
-                waited: Duration::ZERO,
-            };
+            return Shared { _guard: guard, waited: Duration::ZERO };
         }
         let start = Instant::now();
         let guard = self.lock.read();
-        Shared {
-            _guard: guard,
-            waited: start.elapsed(),
-        }
+        Shared { _guard: guard, waited: start.elapsed() }
     }
 
     /// Runs `flip` with the gate held exclusively, and answers how long it was held. `flip` changes memory

@@ -89,12 +89,7 @@ pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<In
     let mut all = Vec::new();
     for (name, table) in &catalog.tables {
         let (active, floor) = (table.active, table.floor);
-        let mut inventory = Inventory {
-            table: name.clone(),
-            active,
-            floor,
-            ..Inventory::default()
-        };
+        let mut inventory = Inventory { table: name.clone(), active, floor, ..Inventory::default() };
         let overlay = table.overlay().map(|g| table.tree(g));
         if let Some(overlay) = &overlay {
             each(engine, overlay, |key, value| {
@@ -145,20 +140,19 @@ pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
         report.damaged(|| damage.to_string());
     }
     for (name, table) in &catalog.tables {
-        let migration = table
-            .migration
-            .as_ref()
-            .and_then(|name| catalog.migrations.get(name));
+        for (version, fingerprint) in &table.shapes {
+            match catalog::load_shape(engine, fingerprint) {
+                Ok(shape) if shape.fingerprint() == *fingerprint => {}
+                Ok(_) => {
+                    report.damaged(|| format!("table {name}: the shape of version {version} was changed"))
+                }
+                Err(e) => report.damaged(|| format!("table {name}, version {version}: {e}")),
+            }
+        }
+        let migration = table.migration.as_ref().and_then(|name| catalog.migrations.get(name));
         let step = migration.and_then(|m| m.tables.iter().find(|step| step.table == *name));
         let phase = migration.map(|m| m.phase()).transpose()?;
-        verify_table(
-            engine,
-            name,
-            table,
-            step.filter(|s| !s.metadata_only),
-            phase,
-            &mut report,
-        )?;
+        verify_table(engine, name, table, step.filter(|s| !s.metadata_only), phase, &mut report)?;
         each(engine, &quarantine_tree(name), |key, value| {
             if let Err(e) = quarantine::from_bytes(key, &value) {
                 report.damaged(|| format!("quarantine of {name}, key {}: {e}", ShowKey(key)));
@@ -200,9 +194,7 @@ fn verify_table(
             };
             report.quarantined += u64::from(entry.is_failed());
             report.records += u64::from(!entry.is_tombstone());
-            let companion_fits = entry
-                .companion()
-                .is_none_or(|(v, _)| v == step.from || v == step.to);
+            let companion_fits = entry.companion().is_none_or(|(v, _)| v == step.from || v == step.to);
             let fits = entry.is_tombstone() || entry.version() == step.from || entry.version() == step.to;
             if !fits || !companion_fits {
                 let version = entry.version();

@@ -93,14 +93,15 @@ pub trait Key: Sized + Send + Sync + 'static {
 /// The first members of a tuple, or the beginning of a string or of bytes: what a scan by prefix starts with.
 ///
 /// ```
-/// use exuvia::{Key, key_prefix_range};
+/// use exuvia::{Table, Version};
 ///
-/// // All keys ("north", …) of a table with keys (String, u32).
-/// let (from, to) = key_prefix_range::<(String, u32), _>(&("north".to_string(),));
-/// # let _ = (from, to);
-/// // All keys that begin with "no" of a table with String keys.
-/// let (from, to) = key_prefix_range::<String, _>("no");
-/// # let _ = (from, to);
+/// fn of_north<V: Version>(sensors: &Table<(String, u32), V>) -> exuvia::Result<usize> {
+///     sensors.scan_prefix(&("north".to_string(),)).try_fold(0, |count, next| next.map(|_| count + 1))
+/// }
+///
+/// fn beginning_with_no<V: Version>(cities: &Table<String, V>) -> exuvia::Result<usize> {
+///     cities.scan_prefix("no").try_fold(0, |count, next| next.map(|_| count + 1))
+/// }
 /// ```
 pub trait KeyPrefix<K: Key> {
     /// Appends the bytes with which every key that has this prefix begins, and no other key does.
@@ -108,7 +109,9 @@ pub trait KeyPrefix<K: Key> {
 }
 
 /// The range of encoded keys that begin with `prefix`.
-pub fn key_prefix_range<K: Key, P: KeyPrefix<K> + ?Sized>(prefix: &P) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+pub(crate) fn key_prefix_range<K: Key, P: KeyPrefix<K> + ?Sized>(
+    prefix: &P,
+) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
     let mut from = Vec::new();
     prefix.encode_prefix(&mut from);
     let to = match after_prefix(&from) {
@@ -176,11 +179,7 @@ fn encode_escaped(mut bytes: &[u8], out: &mut Vec<u8>) {
 fn take_escaped(input: &mut &[u8]) -> Result<Vec<u8>, CastError> {
     let mut value = Vec::new();
     loop {
-        let zero = if input.first() == Some(&0) {
-            0
-        } else {
-            find_zero(input).ok_or_else(short)?
-        };
+        let zero = if input.first() == Some(&0) { 0 } else { find_zero(input).ok_or_else(short)? };
         let (run, rest) = input.split_at(zero);
         value.extend_from_slice(run);
         match rest.split_first_chunk::<2>() {
@@ -323,11 +322,7 @@ impl<K: Key> Key for Option<K> {
         }
     }
     fn take(input: &mut &[u8]) -> Result<Self, CastError> {
-        if bool::take(input)? {
-            K::take(input).map(Some)
-        } else {
-            Ok(None)
-        }
+        if bool::take(input)? { K::take(input).map(Some) } else { Ok(None) }
     }
 }
 

@@ -18,10 +18,7 @@ fn order_and_round_trip<K: Key + Ord + Debug>(a: &K, b: &K) {
     assert_eq!(a.cmp(b), x.cmp(&y), "{a:?} and {b:?} sort as {x:?} and {y:?}");
     assert_eq!(&K::decode(&x).unwrap(), a);
     for cut in 0..x.len() {
-        assert!(
-            K::decode(&x[..cut]).is_err(),
-            "{a:?} was read from {cut} of its bytes"
-        );
+        assert!(K::decode(&x[..cut]).is_err(), "{a:?} was read from {cut} of its bytes");
     }
     let mut longer = x;
     longer.push(0);
@@ -34,10 +31,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn blob() -> impl Strategy<Value = Vec<u8>> {
-    prop_oneof![
-        vec(prop_oneof![Just(0u8), Just(1), Just(0xfe), Just(0xff)], 0..5),
-        any::<Vec<u8>>()
-    ]
+    prop_oneof![vec(prop_oneof![Just(0u8), Just(1), Just(0xfe), Just(0xff)], 0..5), any::<Vec<u8>>()]
 }
 
 macro_rules! ordered {
@@ -103,16 +97,7 @@ proptest! {
 
 #[test]
 fn edge_floats() {
-    let ascending = [
-        f64::NEG_INFINITY,
-        -1.0,
-        -0.0,
-        0.0,
-        f64::MIN_POSITIVE,
-        1.0,
-        f64::INFINITY,
-        f64::NAN,
-    ];
+    let ascending = [f64::NEG_INFINITY, -1.0, -0.0, 0.0, f64::MIN_POSITIVE, 1.0, f64::INFINITY, f64::NAN];
     for pair in ascending.windows(2) {
         assert!(bytes(&pair[0]) < bytes(&pair[1]), "{pair:?}");
     }
@@ -130,10 +115,7 @@ fn length_does_not_decide_before_content() {
 #[test]
 fn bounds_are_encoded() {
     let (from, to) = encode_bounds(&(1u16..=2));
-    assert_eq!(
-        (from, to),
-        (Bound::Included(vec![0, 1]), Bound::Included(vec![0, 2]))
-    );
+    assert_eq!((from, to), (Bound::Included(vec![0, 1]), Bound::Included(vec![0, 2])));
     let (from, to) = encode_bounds::<u16>(&(..));
     assert_eq!((from, to), (Bound::Unbounded, Bound::Unbounded));
     assert_eq!(after_prefix(&[0xff, 0xff]), None);

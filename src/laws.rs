@@ -129,12 +129,7 @@ impl fmt::Display for LawBroken {
         match &self.reason {
             LawReason::Differs { expected, found } => {
                 let bytes = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-                write!(
-                    f,
-                    ": expected the bytes {}, found {}",
-                    bytes(expected),
-                    bytes(found)
-                )?;
+                write!(f, ": expected the bytes {}, found {}", bytes(expected), bytes(found))?;
                 if self.law == Law::Codec {
                     f.write_str(" (a map or set with a random order? use `BTreeMap` or `BTreeSet`)")?;
                 }
@@ -156,35 +151,22 @@ impl std::error::Error for LawBroken {}
 /// (with `f = downcast(t)`, a `g` in between makes the difference). Write a `merge` if that matters. A `downcast` or `merge` that refuses one of the records is a failure too: give records that the
 /// casts accept, and test the refusals by themselves.
 pub fn check<V: Version>(previous: &[V::Previous], current: &[V]) -> Result<(), LawBroken> {
-    let previous = encode_all::<V::Previous>(previous, |position| Place {
-        f: Some(position),
-        ..Place::NONE
-    })?;
-    let current = encode_all::<V>(current, |position| Place {
-        t: Some(position),
-        ..Place::NONE
-    })?;
+    let previous =
+        encode_all::<V::Previous>(previous, |position| Place { f: Some(position), ..Place::NONE })?;
+    let current = encode_all::<V>(current, |position| Place { t: Some(position), ..Place::NONE })?;
     if V::Previous::VERSION == Origin::VERSION {
         // The oldest version has no casts.
         return Ok(());
     }
     for (i, f) in previous.iter().enumerate() {
-        let place = Place {
-            f: Some(i),
-            ..Place::NONE
-        };
+        let place = Place { f: Some(i), ..Place::NONE };
         let law = Law::UpcastKeeps;
         place.same::<V>(law, f, upcast::<V>(f).and_then(|up| downcast::<V>(&up, f)))?;
     }
     for (k, t) in current.iter().enumerate() {
-        let place = Place {
-            t: Some(k),
-            ..Place::NONE
-        };
+        let place = Place { t: Some(k), ..Place::NONE };
         // Without a last form: a record that was written at this version and never had one.
-        let down = V::decode(t)
-            .map_err(LawReason::Codec)
-            .and_then(|t| downcast_from(&t, None));
+        let down = V::decode(t).map_err(LawReason::Codec).and_then(|t| downcast_from(&t, None));
         let merged = down.and_then(|down| merge::<V>(&down, t));
         place.same::<V>(Law::MergeOfNothing, t, merged.map(|merged| merged.bytes))?;
         for (i, f) in previous.iter().enumerate() {
@@ -214,11 +196,7 @@ struct Place {
 }
 
 impl Place {
-    const NONE: Place = Place {
-        f: None,
-        g: None,
-        t: None,
-    };
+    const NONE: Place = Place { f: None, g: None, t: None };
 
     fn broken<V: Version>(self, law: Law, reason: LawReason) -> LawBroken {
         LawBroken {
@@ -245,13 +223,7 @@ impl Place {
         if found == expected {
             return Ok(());
         }
-        Err(self.broken::<V>(
-            law,
-            LawReason::Differs {
-                expected: expected.to_vec(),
-                found,
-            },
-        ))
+        Err(self.broken::<V>(law, LawReason::Differs { expected: expected.to_vec(), found }))
     }
 }
 
@@ -265,9 +237,7 @@ fn encode_all<T: Version>(records: &[T], place: impl Fn(usize) -> Place) -> Resu
     let encode_one = |(position, record)| {
         let place = place(position);
         let bytes = place.whole::<T, _>(Law::Codec, encode::<T>(record))?;
-        let again = T::decode(&bytes)
-            .map_err(LawReason::Codec)
-            .and_then(|copy| encode(&copy));
+        let again = T::decode(&bytes).map_err(LawReason::Codec).and_then(|copy| encode(&copy));
         place.same::<T>(Law::Codec, &bytes, again)?;
         Ok(bytes)
     };
@@ -282,11 +252,8 @@ fn upcast<V: Version>(f: &[u8]) -> Result<Vec<u8>, LawReason> {
 }
 
 fn downcast<V: Version>(t: &[u8], last: &[u8]) -> Result<Vec<u8>, LawReason> {
-    let last = if V::DROPS_FIELDS {
-        Some(V::Previous::decode(last).map_err(LawReason::Codec)?)
-    } else {
-        None
-    };
+    let last =
+        if V::DROPS_FIELDS { Some(V::Previous::decode(last).map_err(LawReason::Codec)?) } else { None };
     downcast_from(&V::decode(t).map_err(LawReason::Codec)?, last)
 }
 
@@ -304,20 +271,10 @@ fn merge<V: Version>(f: &[u8], t: &[u8]) -> Result<Merged, LawReason> {
     let previous = V::Previous::decode(f).map_err(LawReason::Codec)?;
     let last = V::decode(t).map_err(LawReason::Codec)?;
     if let Some(merged) = V::merge(previous, last).map_err(|e| LawReason::Cast(Cast::Merge, e))? {
-        return Ok(Merged {
-            bytes: encode(&merged)?,
-            by_default: false,
-        });
+        return Ok(Merged { bytes: encode(&merged)?, by_default: false });
     }
-    let bytes = if downcast::<V>(t, f)? == f {
-        t.to_vec()
-    } else {
-        upcast::<V>(f)?
-    };
-    Ok(Merged {
-        bytes,
-        by_default: true,
-    })
+    let bytes = if downcast::<V>(t, f)? == f { t.to_vec() } else { upcast::<V>(f)? };
+    Ok(Merged { bytes, by_default: true })
 }
 
 #[cfg(test)]

@@ -42,10 +42,7 @@ macro_rules! second {
             const DROPS_FIELDS: bool = $drops;
             fn upcast(previous: Old) -> Result<Self, CastError> {
                 let up: fn(i32) -> Result<i32, CastError> = $up;
-                Ok(Self {
-                    number: up(previous.0)?,
-                    note: 0,
-                })
+                Ok(Self { number: up(previous.0)?, note: 0 })
             }
             fn downcast(&self, last: Option<Old>) -> Result<Old, CastError> {
                 let down: fn(i32, Option<Old>) -> i32 = $down;
@@ -76,13 +73,8 @@ second!(
 );
 second!(Forgets, false, Ok, |n, _| n, |f, _| Some((f, 0)));
 second!(Ignores, false, Ok, |n, _| n, |_, t| Some((t.number, t.note)));
-second!(Counts, false, Ok, |n, _| n, |f, t| Some((
-    f,
-    t.note + u8::from(f != t.number)
-)));
-second!(Refuses, false, |_| Err(CastError::new("no")), |n, _| n, |_, _| {
-    None
-});
+second!(Counts, false, Ok, |n, _| n, |f, t| Some((f, t.note + u8::from(f != t.number))));
+second!(Refuses, false, |_| Err(CastError::new("no")), |n, _| n, |_, _| { None });
 
 fn broken<V: Version<Previous = Old>>(current: &[V]) -> LawBroken {
     check(&[Old(4), Old(7)], current).unwrap_err()
@@ -91,16 +83,8 @@ fn broken<V: Version<Previous = Old>>(current: &[V]) -> LawBroken {
 #[test]
 fn good_casts_pass() {
     let previous = [Old(4), Old(7), Old(-1)];
-    check(
-        &previous,
-        &[Good { number: 7, note: 9 }, Good { number: 0, note: 0 }],
-    )
-    .unwrap();
-    check(
-        &previous,
-        &[Default { number: 7, note: 9 }, Default { number: 1, note: 1 }],
-    )
-    .unwrap();
+    check(&previous, &[Good { number: 7, note: 9 }, Good { number: 0, note: 0 }]).unwrap();
+    check(&previous, &[Default { number: 7, note: 9 }, Default { number: 1, note: 1 }]).unwrap();
     check(&previous, &[Remembers { number: 3, note: 9 }]).unwrap();
     check::<Old>(&[], &previous).unwrap();
 }
@@ -112,13 +96,7 @@ fn law_1_names_the_record_and_the_bytes() {
         (found.law, found.version, found.previous, found.current),
         (Law::UpcastKeeps, 2, Some(1), None)
     );
-    assert_eq!(
-        found.reason,
-        LawReason::Differs {
-            expected: vec![14],
-            found: vec![12]
-        }
-    );
+    assert_eq!(found.reason, LawReason::Differs { expected: vec![14], found: vec![12] });
     let text = found.to_string();
     assert!(
         text.contains("downcast(upcast(f), f) = f does not hold, f = previous[1]: expected the bytes 0e"),
@@ -134,19 +112,13 @@ fn each_other_law_is_told_apart() {
     assert_eq!((found.law, found.previous), (Law::MergeTakesPrevious, Some(1)));
     let found = broken(&[Counts { number: 4, note: 5 }]);
     let places = (found.previous, found.second_previous, found.current);
-    assert_eq!(
-        (found.law, places),
-        (Law::MergeOfMerges, (Some(0), Some(1), Some(0)))
-    );
+    assert_eq!((found.law, places), (Law::MergeOfMerges, (Some(0), Some(1), Some(0))));
 }
 
 #[test]
 fn a_refusal_is_reported_as_such() {
     let found = broken(&[Refuses { number: 4, note: 5 }]);
-    assert!(
-        matches!(found.reason, LawReason::Cast(Cast::Upcast, _)),
-        "{found}"
-    );
+    assert!(matches!(found.reason, LawReason::Cast(Cast::Upcast, _)), "{found}");
 }
 
 #[test]

@@ -62,11 +62,7 @@ impl Record {
         codec::encode(entry, &mut body)
             .map_err(|e| Error::corrupt(TREE, &key(entry.seq), format!("cannot be encoded: {e}")))?;
         let hash = *blake3::hash(&body).as_bytes();
-        Ok(Record {
-            seq: entry.seq,
-            body,
-            hash,
-        })
+        Ok(Record { seq: entry.seq, body, hash })
     }
 
     pub(crate) fn entry(&self) -> Result<LedgerEntry> {
@@ -98,11 +94,7 @@ pub(crate) struct Event {
 
 impl Event {
     pub(crate) fn new(what: &'static str, subject: &str) -> Self {
-        Event {
-            what,
-            subject: subject.to_owned(),
-            ..Event::default()
-        }
+        Event { what, subject: subject.to_owned(), ..Event::default() }
     }
 
     pub(crate) fn count(mut self, name: &str, count: u64) -> Self {
@@ -122,25 +114,10 @@ impl Event {
 pub(crate) fn append(catalog: &mut Catalog, event: Event, at_ms: u64, duration_us: u64) -> Result<()> {
     let seq = catalog.ledger_next;
     catalog.outbox.retain(|record| record.seq + 1 >= seq);
-    let Event {
-        what,
-        subject,
-        why,
-        by,
-        counts,
-    } = event;
+    let Event { what, subject, why, by, counts } = event;
     let previous = catalog.ledger_head;
-    let entry = LedgerEntry {
-        seq,
-        at_ms,
-        what: what.to_owned(),
-        subject,
-        why,
-        by,
-        duration_us,
-        counts,
-        previous,
-    };
+    let entry =
+        LedgerEntry { seq, at_ms, what: what.to_owned(), subject, why, by, duration_us, counts, previous };
     let record = Record::new(&entry)?;
     catalog.ledger_head = record.hash;
     catalog.ledger_next += 1;
@@ -175,9 +152,8 @@ fn read_into(engine: &dyn Engine, catalog: &Catalog, entries: &mut Vec<LedgerEnt
         let record = match catalog.outbox.iter().find(|record| record.seq == seq) {
             Some(record) => record,
             None => {
-                let value = tree
-                    .get(&key)?
-                    .ok_or_else(|| Error::corrupt(TREE, &key, "the entry is missing"))?;
+                let value =
+                    tree.get(&key)?.ok_or_else(|| Error::corrupt(TREE, &key, "the entry is missing"))?;
                 from_tree = catalog::from_bytes::<Record>("ledger entry", FORMAT, &key, &value)?;
                 &from_tree
             }
@@ -195,20 +171,12 @@ fn read_into(engine: &dyn Engine, catalog: &Catalog, entries: &mut Vec<LedgerEnt
     }
     let beyond = key(catalog.ledger_next);
     if previous != catalog.ledger_head {
-        return Err(Error::corrupt(
-            TREE,
-            &beyond,
-            "the last entry is not the one that the catalog names",
-        ));
+        return Err(Error::corrupt(TREE, &beyond, "the last entry is not the one that the catalog names"));
     }
     let mut page = Page::new();
     tree.scan((Bound::Included(&beyond), Bound::Unbounded), false, 1, &mut page)?;
     if !page.is_empty() {
-        return Err(Error::corrupt(
-            TREE,
-            &beyond,
-            "the ledger is longer than the catalog says",
-        ));
+        return Err(Error::corrupt(TREE, &beyond, "the ledger is longer than the catalog says"));
     }
     Ok(())
 }

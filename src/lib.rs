@@ -1,16 +1,26 @@
-//! Placeholder head.
+#![doc = include_str!("../README.md")]
+//!
+//! # The model
+//!
+//! * A [`Table`] is an ordered set of records with one key type ([`Key`]) and one **lineage**: a chain of Rust types
+//!   v1 → v2 → …, each a [`Version`] with an `upcast` and a `downcast` to its neighbour.
+//! * A handle reads and writes at one **view**, its Rust type. Handles at several views may be open at once.
+//! * Every record carries the version that it was written in. Shipping a new type changes nothing on disk: older
+//!   records are upcast as they are read.
+//! * A [`Migration`] is begun when you decide so. From then on the table's old records (the **base**) are frozen, and
+//!   writes go to an **overlay** that keeps both forms of every record. A **backfill** copies the rest in small steps,
+//!   under a pause [`Budget`].
+//! * Until [`contract`](Migration::contract), [`rollback`](Migration::rollback) is one durable commit and a flip in memory,
+//!   and a redeployed old binary reads and writes everything, without any of the new code. What it could not see is
+//!   kept, and [`Version::merge`] puts both together afterwards.
+//!
 #![cfg_attr(
     not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
 mod catalog;
-mod codec;
+pub mod codec;
 mod core;
 pub mod engine;
 mod envelope;

@@ -28,12 +28,7 @@ pub(crate) enum FailureKind {
 
 impl CastFailure {
     fn new(kind: FailureKind, from: u32, to: u32, source: CastError) -> Self {
-        Self {
-            kind,
-            from,
-            to,
-            source,
-        }
+        Self { kind, from, to, source }
     }
 }
 
@@ -58,11 +53,7 @@ const fn is_first<V: Version>() -> bool {
 
 /// The oldest version of `V`'s lineage.
 pub(crate) const fn oldest<V: Version>() -> u32 {
-    if is_first::<V>() {
-        V::VERSION
-    } else {
-        oldest::<V::Previous>()
-    }
+    if is_first::<V>() { V::VERSION } else { oldest::<V::Previous>() }
 }
 
 /// Decodes bytes of `stored` and upcasts them to `V`.
@@ -72,19 +63,12 @@ pub(crate) fn decode_at<V: Version>((stored, bytes): Stored<'_>) -> CastResult<V
     }
     if stored > V::VERSION || is_first::<V>() {
         let what = if stored > V::VERSION { "newer" } else { "older" };
-        let source = CastError::new(format!(
-            "version {stored} is {what} than any type of this lineage"
-        ));
+        let source = CastError::new(format!("version {stored} is {what} than any type of this lineage"));
         return Err(CastFailure::new(FailureKind::Unknown, stored, V::VERSION, source));
     }
     let previous = decode_at::<V::Previous>((stored, bytes))?;
     V::upcast(previous).map_err(|e| {
-        CastFailure::new(
-            FailureKind::Cast(Cast::Upcast),
-            V::VERSION.saturating_sub(1),
-            V::VERSION,
-            e,
-        )
+        CastFailure::new(FailureKind::Cast(Cast::Upcast), V::VERSION.saturating_sub(1), V::VERSION, e)
     })
 }
 
@@ -97,9 +81,7 @@ pub(crate) fn encode_at<V: Version>(
     out: &mut Vec<u8>,
 ) -> CastResult<()> {
     if target == V::VERSION {
-        return record
-            .encode(out)
-            .map_err(|e| CastFailure::new(FailureKind::Codec, target, target, e));
+        return record.encode(out).map_err(|e| CastFailure::new(FailureKind::Codec, target, target, e));
     }
     if target > V::VERSION || is_first::<V>() {
         let source = CastError::new(format!("the lineage has no type for version {target}"));
@@ -115,12 +97,7 @@ fn downcast_once<V: Version>(record: &V, last: Option<Stored<'_>>) -> CastResult
         _ => None,
     };
     record.downcast(last).map_err(|e| {
-        CastFailure::new(
-            FailureKind::Cast(Cast::Downcast),
-            V::VERSION,
-            V::VERSION.saturating_sub(1),
-            e,
-        )
+        CastFailure::new(FailureKind::Cast(Cast::Downcast), V::VERSION, V::VERSION.saturating_sub(1), e)
     })
 }
 
@@ -149,26 +126,17 @@ pub(crate) fn merge_at<V: Version>(main: Stored<'_>, last: V) -> CastResult<Merg
     let previous_bytes = encoded(&previous)?;
     let failed = |cast| move |e| CastFailure::new(FailureKind::Cast(cast), previous_version, V::VERSION, e);
     if let Some(record) = V::merge(previous, last).map_err(failed(Cast::Merge))? {
-        return Ok(Merged {
-            record,
-            dropped: dropped_below,
-        });
+        return Ok(Merged { record, dropped: dropped_below });
     }
     // The default: keep the newer form if it says the same to old code.
     let last: V = decode_at((V::VERSION, &last_bytes))?;
     let seen = downcast_once(&last, Some((previous_version, &previous_bytes)))?;
     if encoded(&seen)? == previous_bytes {
-        return Ok(Merged {
-            record: last,
-            dropped: dropped_below,
-        });
+        return Ok(Merged { record: last, dropped: dropped_below });
     }
     let previous = decode_at::<V::Previous>((previous_version, &previous_bytes))?;
     let record = V::upcast(previous).map_err(failed(Cast::Upcast))?;
-    Ok(Merged {
-        record,
-        dropped: true,
-    })
+    Ok(Merged { record, dropped: true })
 }
 
 fn encoded<V: Version>(record: &V) -> CastResult<Vec<u8>> {
@@ -217,10 +185,7 @@ impl Casts {
             merge: |main, companion| {
                 let merged = merge_at::<V>(main, decode_at((V::VERSION, companion))?)?;
                 validate_at(&merged.record, V::VERSION, None)?;
-                Ok(Merged {
-                    record: encoded(&merged.record)?,
-                    dropped: merged.dropped,
-                })
+                Ok(Merged { record: encoded(&merged.record)?, dropped: merged.dropped })
             },
         }
     }
@@ -244,12 +209,7 @@ impl Casts {
                 .or_else(|| panic.downcast_ref::<String>().cloned())
                 .unwrap_or_default();
             let source = CastError::new(format!("the cast panicked: {text}"));
-            Err(CastFailure::new(
-                FailureKind::Cast(cast),
-                from,
-                self.version,
-                source,
-            ))
+            Err(CastFailure::new(FailureKind::Cast(cast), from, self.version, source))
         })
     }
 }
@@ -293,17 +253,9 @@ pub(crate) fn merge_up<V: Version>(to: u32, main: Stored<'_>, companion: &[u8]) 
     }
     let below = merge_up::<V::Previous>(to, main, companion)?;
     let record = V::upcast(below.record).map_err(|e| {
-        CastFailure::new(
-            FailureKind::Cast(Cast::Upcast),
-            V::VERSION.saturating_sub(1),
-            V::VERSION,
-            e,
-        )
+        CastFailure::new(FailureKind::Cast(Cast::Upcast), V::VERSION.saturating_sub(1), V::VERSION, e)
     })?;
-    Ok(Merged {
-        record,
-        dropped: below.dropped,
-    })
+    Ok(Merged { record, dropped: below.dropped })
 }
 
 /// [`assert_chain`] for a whole lineage.

@@ -19,10 +19,8 @@ struct Poison {
 const REASON_BYTES_MAX: usize = 4096;
 
 pub(crate) fn to_bytes(key: &[u8], reason: &str) -> Result<Vec<u8>> {
-    let cut = reason
-        .char_indices()
-        .map(|(at, c)| at + c.len_utf8())
-        .take_while(|end| *end <= REASON_BYTES_MAX);
+    let cut =
+        reason.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= REASON_BYTES_MAX);
     let end = cut.last().unwrap_or(0);
     let reason = reason.get(..end).unwrap_or_default().to_owned();
     catalog::to_bytes(FORMAT, key, &Poison { reason })

@@ -85,11 +85,7 @@ mod tests {
     use crate::envelope::{Flags, seal};
 
     fn entry(flags: Flags, version: u32, main: &[u8], companion: Option<(u32, &[u8])>) -> Entry {
-        Entry::parse(
-            b"k",
-            Value::from(seal(b"k", flags, version, main, companion).as_slice()),
-        )
-        .unwrap()
+        Entry::parse(b"k", Value::from(seal(b"k", flags, version, main, companion).as_slice())).unwrap()
     }
 
     /// The table of DESIGN section 3, row by row: (entry, read at `to`, read at `from`).
@@ -122,21 +118,9 @@ mod tests {
         let two = Some((2, &b"t"[..]));
         assert_eq!(kept_by_from_writer(&entry(Flags::NONE, 2, b"t", one), 1, 2), two);
         assert_eq!(kept_by_from_writer(&entry(Flags::NONE, 1, b"f", two), 1, 2), two);
-        assert_eq!(
-            kept_by_from_writer(&entry(Flags::FAILED, 1, b"f", two), 1, 2),
-            two
-        );
-        assert_eq!(
-            kept_by_from_writer(&entry(Flags::DERIVED, 2, b"t", None), 1, 2),
-            None
-        );
-        assert_eq!(
-            kept_by_from_writer(&entry(Flags::DERIVED, 2, b"t", one), 1, 2),
-            None
-        );
-        assert_eq!(
-            kept_by_from_writer(&entry(Flags::TOMBSTONE, 2, b"", None), 1, 2),
-            None
-        );
+        assert_eq!(kept_by_from_writer(&entry(Flags::FAILED, 1, b"f", two), 1, 2), two);
+        assert_eq!(kept_by_from_writer(&entry(Flags::DERIVED, 2, b"t", None), 1, 2), None);
+        assert_eq!(kept_by_from_writer(&entry(Flags::DERIVED, 2, b"t", one), 1, 2), None);
+        assert_eq!(kept_by_from_writer(&entry(Flags::TOMBSTONE, 2, b"", None), 1, 2), None);
     }
 }

@@ -93,6 +93,8 @@ impl Frontier {
 pub(crate) struct Backlog {
     keys: ArrayQueue<Vec<u8>>,
     overflowed: AtomicBool,
+    /// Keys were taken out and are not brought forward yet.
+    in_hand: AtomicBool,
 }
 
 const BACKLOG_KEYS_MAX: usize = 32 * 1024;
@@ -102,6 +104,7 @@ impl Backlog {
         Self {
             keys: ArrayQueue::new(BACKLOG_KEYS_MAX),
             overflowed: AtomicBool::new(false),
+            in_hand: AtomicBool::new(false),
         }
     }
 
@@ -111,8 +114,15 @@ impl Backlog {
         }
     }
 
+    /// Takes a key; the backlog is not empty before [`Backlog::settle`] says that it was brought forward.
     pub(crate) fn pop(&self) -> Option<Vec<u8>> {
+        self.in_hand.store(true, Ordering::Release);
         self.keys.pop()
+    }
+
+    /// What was taken is brought forward, or back in the queue.
+    pub(crate) fn settle(&self) {
+        self.in_hand.store(false, Ordering::Release);
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -135,7 +145,7 @@ impl Backlog {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        !self.wants_pass() && self.keys.is_empty()
+        !self.wants_pass() && self.keys.is_empty() && !self.in_hand.load(Ordering::Acquire)
     }
 }
 
@@ -226,11 +236,7 @@ impl TableState {
     }
 
     pub(crate) fn refuse_version(&self, version: u32, reason: impl Into<String>) -> Error {
-        Error::Version {
-            table: self.name.to_string(),
-            version,
-            reason: reason.into(),
-        }
+        Error::Version { table: self.name.to_string(), version, reason: reason.into() }
     }
 
     pub(crate) fn parse(&self, key: &[u8], value: Value) -> Result<Entry> {
@@ -273,11 +279,7 @@ impl TableState {
                 let overlay = open.overlay.tree.get(key)?;
                 let covered = side == Side::To && frontier.covers(key);
                 self.resolve(open, side, key, overlay, || {
-                    if covered {
-                        Ok(None)
-                    } else {
-                        open.base.tree.get(key)
-                    }
+                    if covered { Ok(None) } else { open.base.tree.get(key) }
                 })
             }
             Kind::Folding(open) => {
@@ -302,12 +304,7 @@ impl TableState {
         if entry.is_tombstone() || entry.is_failed_marker() {
             return Ok(Found::Absent);
         }
-        Ok(Found::Form {
-            entry,
-            form: Form::Main,
-            to,
-            validate,
-        })
+        Ok(Found::Form { entry, form: Form::Main, to, validate })
     }
 
     /// Resolves an overlay lookup of an open or folding migration; `base` is asked only if it has the answer.
@@ -333,12 +330,7 @@ impl TableState {
             Form::Base => from_base(base()?),
             form @ (Form::Main | Form::Companion | Form::Merge) => {
                 let validate = forward && entry.version() != open.to;
-                Ok(Found::Form {
-                    entry,
-                    form,
-                    to: open.to,
-                    validate,
-                })
+                Ok(Found::Form { entry, form, to: open.to, validate })
             }
             Form::Failed => Err(self.quarantined(key)?),
             Form::OneWay => Err(self.refuse_version(
@@ -354,10 +346,7 @@ impl TableState {
             Form::Foreign => Err(Error::corrupt(
                 &*self.name,
                 key,
-                format!(
-                    "version {} is of neither side of the open migration",
-                    entry.version()
-                ),
+                format!("version {} is of neither side of the open migration", entry.version()),
             )),
         }
     }
@@ -365,11 +354,7 @@ impl TableState {
     fn quarantined(&self, key: &[u8]) -> Result<Error> {
         let reason = crate::quarantine::reason(&self.shared, &self.name, key)?
             .unwrap_or_else(|| "the reason is not recorded".to_owned());
-        Ok(Error::Quarantined {
-            table: self.name.to_string(),
-            key: key.to_vec(),
-            reason,
-        })
+        Ok(Error::Quarantined { table: self.name.to_string(), key: key.to_vec(), reason })
     }
 
     /// Makes one engine call under the gate, if the epoch is still `epoch`; `None` if it moved. Answers the time
@@ -386,6 +371,8 @@ impl TableState {
         if self.epoch.load(Ordering::Acquire) != epoch {
             return Ok(None);
         }
+        // Under the gate, which `close` takes before its flush: no write comes after that.
+        self.shared.check_usable()?;
         Ok(Some(call()?))
     }
 }

@@ -70,11 +70,7 @@ impl<K: Key, V: Version> Scan<K, V> {
             failed: None,
             ended: false,
         };
-        Self {
-            pages,
-            _lease: lease,
-            types: PhantomData,
-        }
+        Self { pages, _lease: lease, types: PhantomData }
     }
 
     /// Counts without decoding.
@@ -98,11 +94,7 @@ impl<K: Key, V: Version> Scan<K, V> {
             .and_then(|typed| Ok(materialize(state, &key, found)?.map(|record| (typed, record))));
         match result {
             Ok(Some(pair)) => Some(Ok(pair)),
-            Ok(None) => Some(Err(Error::corrupt(
-                &*self.pages.state.name,
-                &key,
-                "a record without a form",
-            ))),
+            Ok(None) => Some(Err(Error::corrupt(&*self.pages.state.name, &key, "a record without a form"))),
             Err(e) => {
                 self.pages.ended = true;
                 Some(Err(e))
@@ -133,11 +125,8 @@ impl Pages {
             return None;
         }
         loop {
-            let (near, far) = if reverse {
-                (&mut self.back, &mut self.front)
-            } else {
-                (&mut self.front, &mut self.back)
-            };
+            let (near, far) =
+                if reverse { (&mut self.back, &mut self.front) } else { (&mut self.front, &mut self.back) };
             if let Some(next) = near.pop_front() {
                 return Some(Ok(next));
             }
@@ -166,13 +155,7 @@ impl Pages {
                 break page;
             }
         };
-        state.shared.recorder.finish(
-            timer,
-            Operation::Scan,
-            state.activity(),
-            Duration::ZERO,
-            &state.name,
-        );
+        state.shared.recorder.finish(timer, Operation::Scan, state.activity(), Duration::ZERO, &state.name);
         let page = result?;
         self.limit = PAGE_RECORDS;
         match page.last {
@@ -188,10 +171,7 @@ impl Pages {
     }
 
     fn range(&self) -> KeyRange<'_> {
-        (
-            self.lower.as_ref().map(Vec::as_slice),
-            self.upper.as_ref().map(Vec::as_slice),
-        )
+        (self.lower.as_ref().map(Vec::as_slice), self.upper.as_ref().map(Vec::as_slice))
     }
 }
 
@@ -233,12 +213,8 @@ fn read_page(
         Kind::Settled { tree, .. } => {
             let mut page = Page::with_capacity(limit);
             let end = tree.tree.scan(range, reverse, limit, &mut page)?;
-            let mut resolved = Resolved {
-                found: Vec::with_capacity(page.len()),
-                last: None,
-                end,
-                error: None,
-            };
+            let mut resolved =
+                Resolved { found: Vec::with_capacity(page.len()), last: None, end, error: None };
             for (key, value) in page {
                 let found = state.plain(&key, value, 0, false);
                 if !resolved.push(key, found) {
@@ -271,27 +247,14 @@ fn merged_page(
             (frontier, Bound::Included(last) | Bound::Excluded(last)) => frontier.covers(last),
             (_, Bound::Unbounded) => false,
         };
-    let base_end = if covered {
-        true
-    } else {
-        open.base.tree.scan(range, reverse, limit, &mut base)?
-    };
-    let base_last = if base_end {
-        None
-    } else {
-        base.last().map(|(key, _)| key.clone())
-    };
+    let base_end = if covered { true } else { open.base.tree.scan(range, reverse, limit, &mut base)? };
+    let base_last = if base_end { None } else { base.last().map(|(key, _)| key.clone()) };
     let in_reach = |key: &Value, last: &Option<Value>| match last {
         None => true,
         Some(last) if reverse => **key >= **last,
         Some(last) => **key <= **last,
     };
-    let mut resolved = Resolved {
-        found: Vec::new(),
-        last: None,
-        end: overlay_end && base_end,
-        error: None,
-    };
+    let mut resolved = Resolved { found: Vec::new(), last: None, end: overlay_end && base_end, error: None };
     let (mut overlay, mut base) = (overlay.into_iter().peekable(), base.into_iter().peekable());
     while let Some((key, overlay, base)) = take_next(&mut overlay, &mut base, reverse) {
         if !in_reach(&key, &base_last) || !in_reach(&key, &overlay_last) {

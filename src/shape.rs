@@ -59,10 +59,7 @@ pub struct Shape {
 /// Stored in the catalog by the position of the variant: append only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-#[expect(
-    missing_docs,
-    reason = "the variants are the types of Rust and serde of the same name"
-)]
+#[expect(missing_docs, reason = "the variants are the types of Rust and serde of the same name")]
 pub enum ShapeNode {
     /// Not seen. No finished shape has it.
     Unknown,

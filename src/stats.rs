@@ -10,7 +10,7 @@
 use std::array;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
@@ -73,10 +73,7 @@ impl Activity {
     ];
 
     pub(crate) fn of_code(code: u8) -> Activity {
-        Activity::ALL
-            .into_iter()
-            .find(|a| *a as u8 == code)
-            .unwrap_or(Activity::Idle)
+        Activity::ALL.into_iter().find(|a| *a as u8 == code).unwrap_or(Activity::Idle)
     }
 }
 
@@ -130,9 +127,7 @@ impl Histogram {
 
     /// The duration at quantile `q` (0 to 1); zero if nothing was recorded.
     pub fn quantile(&self, q: f64) -> Duration {
-        self.0.as_ref().map_or(Duration::ZERO, |hdr| {
-            Duration::from_nanos(hdr.value_at_quantile(q))
-        })
+        self.0.as_ref().map_or(Duration::ZERO, |hdr| Duration::from_nanos(hdr.value_at_quantile(q)))
     }
 
     /// The longest duration.
@@ -147,12 +142,7 @@ impl Histogram {
     pub fn buckets(&self) -> Vec<(Duration, u64)> {
         let Some(hdr) = &self.0 else { return Vec::new() };
         hdr.iter_recorded()
-            .map(|step| {
-                (
-                    Duration::from_nanos(step.value_iterated_to()),
-                    step.count_at_value(),
-                )
-            })
+            .map(|step| (Duration::from_nanos(step.value_iterated_to()), step.count_at_value()))
             .collect()
     }
 }
@@ -271,14 +261,10 @@ impl Recorder {
         if timer.busy_ns.is_none() && waited.is_zero() {
             return;
         }
-        let overlap = timer.busy_ns.map_or(0, |before| {
-            self.background_ns(self.nanos(end)).saturating_sub(before)
-        });
+        let overlap =
+            timer.busy_ns.map_or(0, |before| self.background_ns(self.nanos(end)).saturating_sub(before));
         let pause = (Duration::from_nanos(overlap) + waited).min(latency);
-        if let Some(histogram) = shard
-            .as_mut()
-            .and_then(|shard| shard.pauses.get_mut(activity as usize))
-        {
+        if let Some(histogram) = shard.as_mut().and_then(|shard| shard.pauses.get_mut(activity as usize)) {
             histogram.record(pause);
         }
         drop(shard);
@@ -290,24 +276,17 @@ impl Recorder {
         if pause >= self.observe_from
             && let Some(observer) = &self.observer
         {
-            observer.pause(&Pause {
-                table,
-                operation,
-                activity,
-                pause,
-                gate: waited,
-                latency,
-            });
+            observer.pause(&Pause { table, operation, activity, pause, gate: waited, latency });
         }
     }
 
     /// Claims a meter for a background worker.
     pub(crate) fn background(self: &Arc<Self>) -> BackgroundMeter {
-        let slot = self.background.fetch_add(1, Ordering::Relaxed) % METERS;
-        BackgroundMeter {
-            recorder: Arc::clone(self),
-            slot,
-        }
+        self.background.fetch_add(1, Ordering::Relaxed);
+        let free = |meter: &Meter| !meter.taken.swap(true, Ordering::Acquire);
+        // More workers than meters: the others are not metered. A meter has one writer.
+        let slot = self.meters.iter().position(|meter| free(meter)).unwrap_or(METERS);
+        BackgroundMeter { recorder: Arc::clone(self), slot }
     }
 
     fn background_ns(&self, now_ns: u64) -> u64 {
@@ -365,6 +344,8 @@ struct Meter {
     total_ns: AtomicU64,
     /// Start of the call in flight; zero if none.
     since_ns: AtomicU64,
+    /// A worker has it.
+    taken: AtomicBool,
 }
 
 impl Meter {
@@ -389,11 +370,7 @@ impl Meter {
                 break;
             }
         }
-        if since == 0 {
-            total
-        } else {
-            total + now_ns.saturating_sub(since)
-        }
+        if since == 0 { total } else { total + now_ns.saturating_sub(since) }
     }
 }
 
@@ -429,6 +406,9 @@ impl BackgroundMeter {
 
 impl Drop for BackgroundMeter {
     fn drop(&mut self) {
+        if let Some(meter) = self.recorder.meters.get(self.slot) {
+            meter.taken.store(false, Ordering::Release);
+        }
         self.recorder.background.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -462,18 +442,12 @@ impl Stats {
     /// Latency of an operation while an activity was going on.
     pub fn latency(&self, operation: Operation, activity: Activity) -> Histogram {
         let by_activity = self.latency.get(operation as usize);
-        by_activity
-            .and_then(|h| h.get(activity as usize))
-            .cloned()
-            .unwrap_or(Histogram::empty())
+        by_activity.and_then(|h| h.get(activity as usize)).cloned().unwrap_or(Histogram::empty())
     }
 
     /// Pauses of foreground calls while an activity was going on.
     pub fn pauses(&self, activity: Activity) -> Histogram {
-        self.pauses
-            .get(activity as usize)
-            .cloned()
-            .unwrap_or(Histogram::empty())
+        self.pauses.get(activity as usize).cloned().unwrap_or(Histogram::empty())
     }
 
     /// The longest pause of any foreground call.

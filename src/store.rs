@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use quanta::Instant;
 
-use crate::catalog::{Generation, TableEntry};
+use crate::catalog::{self, Catalog, Generation, TableEntry};
 use crate::core::{Change, Core, Lease, Shared};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -26,6 +26,8 @@ use crate::version::Version;
 const MARK: &str = "EXUVIA";
 const MARK_FORMAT: &str = "exuvia store, format 1";
 const LOCK: &str = "LOCK";
+/// How often a look at everything begins again because the state changed meanwhile.
+const LOOKS_MAX: u32 = 8;
 
 /// An open store. Clones share it; the last handle (of the store, a table, a scan or a migration) that goes
 /// flushes and closes it.
@@ -36,9 +38,7 @@ pub struct Store {
 
 impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Store")
-            .field("path", &self.lease.0.shared.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.lease.0.shared.path).finish_non_exhaustive()
     }
 }
 
@@ -85,13 +85,12 @@ impl Store {
             if !entry.phase()?.is_closed() {
                 let run = Run::load(&core, &catalog, name, false)?;
                 core.runs.lock().insert(name.clone(), Arc::clone(&run));
-                if entry.phase()? == crate::Phase::Folding {
-                    migration::start_worker(&core, &run)?;
-                }
+                // Folding needs no code; a backfill says that it waits for it.
+                migration::start_worker(&core, &run)?;
             }
         }
         core.start()?;
-        core.start_sweeper()?;
+        core.start_sweeper();
         Ok(Store { lease })
     }
 
@@ -165,10 +164,7 @@ impl Store {
     pub fn migrations(&self) -> Result<Vec<Status>> {
         let catalog = self.core().catalog();
         let names: Vec<String> = catalog.migrations.keys().cloned().collect();
-        names
-            .iter()
-            .map(|name| Migration::new(Arc::clone(&self.lease), name)?.status())
-            .collect()
+        names.iter().map(|name| Migration::new(Arc::clone(&self.lease), name)?.status()).collect()
     }
 
     /// Makes everything written before this call durable.
@@ -209,7 +205,7 @@ impl Store {
     ///
     /// A failing engine.
     pub fn inventory(&self) -> Result<Vec<inspect::Inventory>> {
-        inspect::inventory(&*self.core().shared.engine, &self.core().catalog())
+        self.look(|catalog| inspect::inventory(&*self.core().shared.engine, catalog), |_| false)
     }
 
     /// Reads everything and lists what is damaged: catalog, ledger chain, every record's checksum and version,
@@ -219,7 +215,8 @@ impl Store {
     ///
     /// A failing engine. Damage is not an error here but what is answered.
     pub fn verify(&self) -> Result<inspect::Report> {
-        inspect::verify(&*self.core().shared.engine, &self.core().catalog())
+        let clean = |report: &Result<inspect::Report>| report.as_ref().is_ok_and(inspect::Report::is_clean);
+        self.look(|catalog| inspect::verify(&*self.core().shared.engine, catalog), clean)
     }
 
     /// The ledger, oldest entry first.
@@ -228,8 +225,23 @@ impl Store {
     ///
     /// A broken chain.
     pub fn ledger(&self) -> Result<Vec<LedgerEntry>> {
-        let (entries, damage) = ledger::read(&*self.core().shared.engine, &self.core().catalog());
+        let read = |catalog: &Catalog| ledger::read(&*self.core().shared.engine, catalog);
+        let (entries, damage) = self.look(read, |(_, damage)| damage.is_none());
         damage.map_or(Ok(entries), Err)
+    }
+
+    /// Looks at the engine by the catalog, and again if a state change under the look may have spoilt it: a tree
+    /// that was emptied, a ledger that grew.
+    fn look<R>(&self, look: impl Fn(&Catalog) -> R, settled: impl Fn(&R) -> bool) -> R {
+        let mut tries = 0;
+        loop {
+            let catalog = self.core().catalog();
+            let seen = look(&catalog);
+            tries += 1;
+            if settled(&seen) || tries == LOOKS_MAX || self.core().catalog().revision == catalog.revision {
+                return seen;
+            }
+        }
     }
 
     /// Bytes on disk, as the engine counts them.
@@ -250,13 +262,7 @@ impl Store {
 fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
     let catalog = core.catalog();
     let table = catalog.table(name)?;
-    let refuse = |version, reason: String| {
-        Err(Error::Version {
-            table: name.to_owned(),
-            version,
-            reason,
-        })
-    };
+    let refuse = |version, reason: String| Err(Error::Version { table: name.to_owned(), version, reason });
     if V::VERSION < table.floor {
         return refuse(
             V::VERSION,
@@ -282,13 +288,13 @@ fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
             continue;
         };
         let version = casts.version;
-        let shape_error = |difference| Error::Shape {
-            table: name.to_owned(),
-            version,
-            difference,
-        };
+        let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
         let shape =
             (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
+        if shape.fingerprint() == *stored {
+            continue;
+        }
+        let stored = catalog::load_shape(&*core.shared.engine, stored)?;
         if let Some(difference) = stored.difference(&shape) {
             return Err(shape_error(format!(
                 "the type changed without a new version: {difference}; give the changed type the next version, \
@@ -301,21 +307,18 @@ fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
 
 fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> {
     if name.is_empty() || name.len() > 256 {
-        return Err(Error::state(
-            format!("table {name:?}"),
-            "a table's name has 1 to 256 bytes",
-        ));
+        return Err(Error::state(format!("table {name:?}"), "a table's name has 1 to 256 bytes"));
     }
     let shape = crate::shape::Shape::of::<V>().map_err(|e| Error::Shape {
         table: name.to_owned(),
         version: V::VERSION,
         difference: format!("its shape cannot be described: {e}"),
     })?;
+    let shape = catalog::save_shape(&*core.shared.engine, &shape)?;
+    core.shared.flush()?;
     let result = core.change(Instant::now(), |catalog| {
         if catalog.tables.contains_key(name) {
-            return Err(Error::Conflict {
-                subject: format!("table {name}"),
-            });
+            return Err(Error::Conflict { subject: format!("table {name}") });
         }
         let (id, generation) = (catalog.new_id(), catalog.new_id());
         let version = V::VERSION;
@@ -325,21 +328,14 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
             floor: version,
             stored: version,
             oldest: version,
-            generations: vec![Generation {
-                id: generation,
-                unswept: false,
-            }],
+            generations: vec![Generation { id: generation, unswept: false }],
             shapes: [(version, shape)].into(),
             migration: None,
         };
         catalog.tables.insert(name.to_owned(), entry);
         let route = core.route_of(catalog, name)?;
         let event = Event::new("create table", name).count("version", u64::from(version));
-        Ok(Change {
-            event,
-            flips: Vec::new(),
-            result: route,
-        })
+        Ok(Change { event, flips: Vec::new(), result: route })
     });
     match result {
         Ok(mut route) => {
@@ -358,9 +354,7 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
                 }
                 tries += 1;
                 if tries > 10_000 {
-                    return Err(Error::Conflict {
-                        subject: format!("table {name}"),
-                    });
+                    return Err(Error::Conflict { subject: format!("table {name}") });
                 }
                 std::thread::sleep(std::time::Duration::from_micros(100));
             }
@@ -372,11 +366,7 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
 /// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory.
 fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     let fail = |reason: &str, source: Option<std::io::Error>| {
-        Err(Error::Path {
-            path: path.to_owned(),
-            reason: reason.to_owned(),
-            source,
-        })
+        Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
     };
     let mark = path.join(MARK);
     match fs::metadata(path) {
@@ -399,16 +389,11 @@ fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     };
     if marked.is_none() {
         let foreign = match fs::read_dir(path) {
-            Ok(entries) => entries
-                .flatten()
-                .any(|e| e.file_name() != LOCK && e.file_name() != "EXUVIA.new"),
+            Ok(entries) => entries.flatten().any(|e| e.file_name() != LOCK && e.file_name() != "EXUVIA.new"),
             Err(e) => return fail("cannot be listed; check the permissions", Some(e)),
         };
         if foreign {
-            return fail(
-                "holds files that are not of a store; name an empty or a new directory",
-                None,
-            );
+            return fail("holds files that are not of a store; name an empty or a new directory", None);
         }
         if !create {
             return fail("there is no store here, and creating one was not asked for", None);
@@ -417,21 +402,14 @@ fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
     if let Some(text) = &marked {
         check_mark(path, text, engine)?;
     }
-    let lock = match File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(path.join(LOCK))
-    {
+    let lock = match File::options().create(true).truncate(false).write(true).open(path.join(LOCK)) {
         Ok(lock) => lock,
         Err(e) => return fail("its LOCK file cannot be opened; check the permissions", Some(e)),
     };
     match lock.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
-            return Err(Error::Locked {
-                path: path.to_owned(),
-            });
+            return Err(Error::Locked { path: path.to_owned() });
         }
         Err(fs::TryLockError::Error(e)) => return fail("cannot be locked", Some(e)),
     }
@@ -465,11 +443,7 @@ fn write_mark(path: &Path, mark: &Path, engine: &str) -> std::io::Result<()> {
 }
 
 fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
-    let fail = |reason: String| {
-        Err(Error::Format {
-            reason: format!("{}: {reason}", path.display()),
-        })
-    };
+    let fail = |reason: String| Err(Error::Format { reason: format!("{}: {reason}", path.display()) });
     let mut lines = text.lines();
     if lines.next() != Some(MARK_FORMAT) {
         return fail(format!(

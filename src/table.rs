@@ -28,29 +28,19 @@ pub struct Table<K, V> {
 
 impl<K, V> Clone for Table<K, V> {
     fn clone(&self) -> Self {
-        Self {
-            state: Arc::clone(&self.state),
-            lease: Arc::clone(&self.lease),
-            types: PhantomData,
-        }
+        Self { state: Arc::clone(&self.state), lease: Arc::clone(&self.lease), types: PhantomData }
     }
 }
 
 impl<K, V> std::fmt::Debug for Table<K, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Table")
-            .field("name", &self.state.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Table").field("name", &self.state.name).finish_non_exhaustive()
     }
 }
 
 impl<K: Key, V: Version> Table<K, V> {
     pub(crate) fn new(state: Arc<TableState>, lease: Arc<Lease>) -> Self {
-        Self {
-            state,
-            lease,
-            types: PhantomData,
-        }
+        Self { state, lease, types: PhantomData }
     }
 
     /// The table's name.
@@ -115,21 +105,13 @@ impl<K: Key, V: Version> Table<K, V> {
     /// Reads pages as it goes. Each record is of one moment; the scan as a whole is not, if writers are at
     /// work. An error ends the scan, as its last item.
     pub fn scan(&self, range: impl RangeBounds<K>) -> Scan<K, V> {
-        Scan::new(
-            Arc::clone(&self.state),
-            Arc::clone(&self.lease),
-            key::encode_bounds(&range),
-        )
+        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::encode_bounds(&range))
     }
 
     /// The records whose key begins with `prefix` (a string's beginning, a tuple's first members), in key
     /// order. Otherwise as [`Table::scan`].
     pub fn scan_prefix<P: KeyPrefix<K> + ?Sized>(&self, prefix: &P) -> Scan<K, V> {
-        Scan::new(
-            Arc::clone(&self.state),
-            Arc::clone(&self.lease),
-            key::key_prefix_range(prefix),
-        )
+        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::key_prefix_range(prefix))
     }
 
     /// The number of records. Scans the whole table.
@@ -153,10 +135,7 @@ impl<K: Key, V: Version> Table<K, V> {
     #[inline]
     fn finish(&self, timer: crate::stats::Timer, operation: Operation, waited: Duration) {
         let state = &self.state;
-        state
-            .shared
-            .recorder
-            .finish(timer, operation, state.activity(), waited, &state.name);
+        state.shared.recorder.finish(timer, operation, state.activity(), waited, &state.name);
     }
 }
 
@@ -170,24 +149,14 @@ pub(crate) fn encode_key<K: Key>(key: &K) -> Vec<u8> {
 /// Decodes what a read found, and casts it to `V`. User code runs here, under no lock.
 #[inline]
 pub(crate) fn materialize<V: Version>(state: &TableState, key: &[u8], found: Found) -> Result<Option<V>> {
-    let Found::Form {
-        entry,
-        form,
-        to,
-        validate,
-    } = found
-    else {
+    let Found::Form { entry, form, to, validate } = found else {
         return Ok(None);
     };
     let main = (entry.version(), entry.main());
     let result = match (form, entry.companion()) {
         (Form::Merge, Some((_, companion))) => lineage::merge_up::<V>(to, main, companion).map(|merged| {
             if merged.dropped {
-                state
-                    .shared
-                    .recorder
-                    .merges_dropped
-                    .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                state.shared.recorder.merges_dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             }
             merged.record
         }),

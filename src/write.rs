@@ -41,11 +41,16 @@ enum Rule<'a> {
 fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>> {
     table.check_floor(route, view)?;
     let open = match &route.kind {
+        // A step of metadata only has no overlay, and its fence binds all the same.
+        Kind::Settled { stored, .. } if route.fence == Some(Fence::AtTo) && view > *stored => {
+            let reason = format!(
+                "writes are fenced off since the rollback of its migration; resume it, or write with the code of \
+                 version {stored}"
+            );
+            return Err(table.refuse_version(view, reason));
+        }
         Kind::Settled { stored, tree } => {
-            return Ok(Rule::Settled {
-                stored: *stored,
-                tree,
-            });
+            return Ok(Rule::Settled { stored: *stored, tree });
         }
         Kind::Folding(open) => return Ok(Rule::Folding(open)),
         Kind::Open(open) => open,
@@ -86,21 +91,46 @@ impl TableState {
         self.shared.check_usable()?;
         loop {
             let route = self.route();
-            let done = match rule(self, &route, record.view())? {
-                Rule::Settled { stored, tree } => {
-                    let value = self.settled_value(key, record, stored, route.active)?;
-                    self.gated(route.epoch, waited, || tree.tree.put(key, &value))?
-                        .is_some()
-                }
-                Rule::To(open) => self.put_at_to(&route, open, key, record, waited)?,
-                Rule::From(open) => self.put_at_from(&route, open, key, record, waited)?,
-                Rule::Folding(open) => {
-                    let value = self.settled_value(key, record, open.from, route.active)?;
-                    self.write_folding(&route, open, key, Some(&value), waited)?
-                }
-            };
-            if done {
-                return self.shared.written();
+            match self.put_once(&route, key, record, waited) {
+                Ok(true) => return self.shared.written(),
+                Ok(false) => {}
+                // What an old route led to may be gone by now, and that is no failure of the new one.
+                Err(_) if !self.epoch_is(route.epoch) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Answers `false` if it has to be tried again.
+    #[inline]
+    fn put_once(
+        &self,
+        route: &Route,
+        key: &[u8],
+        record: &dyn Encoder,
+        waited: &mut Duration,
+    ) -> Result<bool> {
+        match rule(self, route, record.view())? {
+            Rule::Settled { stored, tree } if record.drops_fields(stored) => {
+                let old = tree.tree.get(key)?;
+                let last = self.last_form(key, old.as_ref())?;
+                let last = last.as_ref().map(|entry| (entry.version(), entry.main()));
+                let value = self.settled_value(key, record, stored, route.active, last)?;
+                let swap = || tree.tree.compare_and_swap(key, old.as_deref(), Some(&value));
+                Ok(self.gated(route.epoch, waited, swap)? == Some(true))
+            }
+            Rule::Settled { stored, tree } => {
+                let value = self.settled_value(key, record, stored, route.active, None)?;
+                Ok(self.gated(route.epoch, waited, || tree.tree.put(key, &value))?.is_some())
+            }
+            Rule::To(open) => self.put_at_to(route, open, key, record, waited),
+            Rule::From(open) => self.put_at_from(route, open, key, record, waited),
+            Rule::Folding(open) => {
+                let read =
+                    if record.drops_fields(open.from) { self.last_from_form(open, key)?.last } else { None };
+                let last = read.as_ref().map(|(version, bytes)| (*version, bytes.as_slice()));
+                let value = self.settled_value(key, record, open.from, route.active, last)?;
+                self.write_folding(route, open, key, Some(&value), waited)
             }
         }
     }
@@ -111,35 +141,55 @@ impl TableState {
         self.shared.check_size(key, &[])?;
         loop {
             let route = self.route();
-            let done = match rule(self, &route, view)? {
-                Rule::Settled { tree, .. } => self
-                    .gated(route.epoch, waited, || tree.tree.delete(key))?
-                    .is_some(),
-                Rule::To(open) | Rule::From(open) => {
-                    let value = envelope::tombstone(key, view.min(open.to));
-                    self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?
-                        .is_some()
-                }
-                Rule::Folding(open) => self.write_folding(&route, open, key, None, waited)?,
-            };
-            if done {
-                return self.shared.written();
+            match self.remove_once(&route, key, view, waited) {
+                Ok(true) => return self.shared.written(),
+                Ok(false) => {}
+                Err(_) if !self.epoch_is(route.epoch) => {}
+                Err(e) => return Err(e),
             }
+        }
+    }
+
+    #[inline]
+    fn remove_once(&self, route: &Route, key: &[u8], view: u32, waited: &mut Duration) -> Result<bool> {
+        match rule(self, route, view)? {
+            Rule::Settled { tree, .. } => {
+                Ok(self.gated(route.epoch, waited, || tree.tree.delete(key))?.is_some())
+            }
+            Rule::To(open) | Rule::From(open) => {
+                let value = envelope::tombstone(key, view.min(open.to));
+                Ok(self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?.is_some())
+            }
+            Rule::Folding(open) => self.write_folding(route, open, key, None, waited),
+        }
+    }
+
+    /// The record that a write to a settled table replaces, if there is one that can be read.
+    fn last_form(&self, key: &[u8], old: Option<&Value>) -> Result<Option<Entry>> {
+        let Some(old) = old else { return Ok(None) };
+        match self.plain(key, old.clone(), 0, false) {
+            Ok(Found::Form { entry, .. }) => Ok(Some(entry)),
+            // A damaged record may be overwritten: that is how it is mended.
+            Ok(Found::Absent) | Err(Error::Corrupt { .. }) => Ok(None),
+            Err(e) => Err(e),
         }
     }
 
     /// The envelope of a record in a table (or base) that is written in `stored`.
     #[inline]
-    fn settled_value(&self, key: &[u8], record: &dyn Encoder, stored: u32, active: u32) -> Result<Vec<u8>> {
-        record
-            .validate(active, None)
-            .map_err(|e| self.cast_failed(key, e))?;
+    fn settled_value(
+        &self,
+        key: &[u8],
+        record: &dyn Encoder,
+        stored: u32,
+        active: u32,
+        last: Option<Stored<'_>>,
+    ) -> Result<Vec<u8>> {
+        record.validate(active, last).map_err(|e| self.cast_failed(key, e))?;
         self.check_survives(key, record, stored)?;
         let mut value = Vec::with_capacity(256);
         envelope::start(&mut value, Flags::NONE, stored);
-        record
-            .encode(stored, None, &mut value)
-            .map_err(|e| self.cast_failed(key, e))?;
+        record.encode(stored, last, &mut value).map_err(|e| self.cast_failed(key, e))?;
         envelope::finish(key, &mut value);
         self.shared.check_size(key, &value)?;
         Ok(value)
@@ -175,41 +225,27 @@ impl TableState {
     ) -> Result<bool> {
         self.check_survives(key, record, open.to)?;
         // A type that drops fields wants the last old form; the write is then conditional on what was read.
-        let read = if record.drops_fields(open.from) {
-            Some(self.last_from_form(open, key)?)
-        } else {
-            None
-        };
-        let last = read
-            .as_ref()
-            .and_then(|read| read.last.as_ref().map(|(v, bytes)| (*v, bytes.as_slice())));
-        record
-            .validate(route.active, last)
-            .map_err(|e| self.cast_failed(key, e))?;
+        let read = if record.drops_fields(open.from) { Some(self.last_from_form(open, key)?) } else { None };
+        let last = read.as_ref().and_then(|read| read.last.as_ref().map(|(v, bytes)| (*v, bytes.as_slice())));
+        record.validate(route.active, last).map_err(|e| self.cast_failed(key, e))?;
         let mut value = Vec::with_capacity(384);
         if open.one_way {
             envelope::start(&mut value, Flags::NONE, open.to);
-            record
-                .encode(open.to, None, &mut value)
-                .map_err(|e| self.cast_failed(key, e))?;
+            record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
         } else {
             let mut companion = Vec::with_capacity(192);
             record
                 .encode(open.from, last, &mut companion)
                 .map_err(|e| self.downcast_refused(key, open, e))?;
             envelope::start_with_companion(&mut value, Flags::NONE, open.to, open.from, companion.len());
-            record
-                .encode(open.to, None, &mut value)
-                .map_err(|e| self.cast_failed(key, e))?;
+            record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
             value.extend_from_slice(&companion);
         }
         envelope::finish(key, &mut value);
         self.shared.check_size(key, &value)?;
         let overlay = &open.overlay.tree;
         match read {
-            None => Ok(self
-                .gated(route.epoch, waited, || overlay.put(key, &value))?
-                .is_some()),
+            None => Ok(self.gated(route.epoch, waited, || overlay.put(key, &value))?.is_some()),
             Some(LastForm { overlay: old, .. }) => {
                 let swap = || overlay.compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value));
                 Ok(self.gated(route.epoch, waited, swap)? == Some(true))
@@ -226,30 +262,17 @@ impl TableState {
         record: &dyn Encoder,
         waited: &mut Duration,
     ) -> Result<bool> {
-        record
-            .validate(route.active, None)
-            .map_err(|e| self.cast_failed(key, e))?;
+        record.validate(route.active, None).map_err(|e| self.cast_failed(key, e))?;
         self.check_survives(key, record, open.from)?;
         let mut main = Vec::with_capacity(192);
-        record
-            .encode(open.from, None, &mut main)
-            .map_err(|e| self.cast_failed(key, e))?;
-        let old = open
-            .overlay
-            .tree
-            .get(key)?
-            .map(|value| self.parse(key, value))
-            .transpose()?;
-        let kept = old
-            .as_ref()
-            .and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
+        record.encode(open.from, None, &mut main).map_err(|e| self.cast_failed(key, e))?;
+        let old = open.overlay.tree.get(key)?;
+        // A damaged entry holds nothing that could be kept, and to overwrite it is what its readers are told to do.
+        let entry = old.clone().and_then(|value| Entry::parse(key, value).ok());
+        let kept = entry.as_ref().and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
         let value = envelope::seal(key, Flags::NONE, open.from, &main, kept);
         self.shared.check_size(key, &value)?;
-        let swap = || {
-            open.overlay
-                .tree
-                .compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value))
-        };
+        let swap = || open.overlay.tree.compare_and_swap(key, old.as_deref(), Some(&value));
         if self.gated(route.epoch, waited, swap)? != Some(true) {
             return Ok(false);
         }
@@ -275,19 +298,12 @@ impl TableState {
             return Ok(self.gated(route.epoch, waited, write)?.is_some());
         };
         let commit = fold_commit(open, key, &old, value.map(<[u8]>::to_vec));
-        let applied = self.gated(route.epoch, waited, || {
-            self.shared.engine.commit(&commit.0, &commit.1)
-        })?;
+        let applied = self.gated(route.epoch, waited, || self.shared.engine.commit(&commit.0, &commit.1))?;
         Ok(applied == Some(Outcome::Applied))
     }
 
     fn last_from_form(&self, open: &Open, key: &[u8]) -> Result<LastForm> {
-        let overlay = open
-            .overlay
-            .tree
-            .get(key)?
-            .map(|value| self.parse(key, value))
-            .transpose()?;
+        let overlay = open.overlay.tree.get(key)?.map(|value| self.parse(key, value)).transpose()?;
         let value = overlay.as_ref().map(|entry| Value::from(entry.bytes()));
         let found = match self.resolve(open, Side::From, key, value, || open.base.tree.get(key)) {
             Ok(found) => found,
@@ -296,13 +312,9 @@ impl TableState {
             Err(e) => return Err(e),
         };
         let last = match found {
-            Found::Form {
-                entry,
-                form: Form::Companion,
-                ..
-            } => entry
-                .companion()
-                .map(|(version, bytes)| (version, bytes.to_vec())),
+            Found::Form { entry, form: Form::Companion, .. } => {
+                entry.companion().map(|(version, bytes)| (version, bytes.to_vec()))
+            }
             Found::Form { entry, .. } => Some((entry.version(), entry.main().to_vec())),
             Found::Absent => None,
         };
@@ -310,35 +322,16 @@ impl TableState {
     }
 
     pub(crate) fn cast_failed(&self, key: &[u8], failure: CastFailure) -> Error {
-        let CastFailure {
-            kind,
-            from,
-            to,
-            source,
-        } = failure;
+        let CastFailure { kind, from, to, source } = failure;
         let table = self.name.to_string();
         match kind {
-            FailureKind::Cast(cast) => Error::Cast {
-                table,
-                key: key.to_vec(),
-                cast,
-                from,
-                to,
-                source,
-            },
-            FailureKind::Codec => Error::Codec {
-                table,
-                key: key.to_vec(),
-                version: from,
-                reason: source.to_string(),
-            },
+            FailureKind::Cast(cast) => Error::Cast { table, key: key.to_vec(), cast, from, to, source },
+            FailureKind::Codec => {
+                Error::Codec { table, key: key.to_vec(), version: from, reason: source.to_string() }
+            }
             FailureKind::Unknown => {
                 let reason = format!("key {}: {source}", crate::error::ShowKey(key));
-                Error::Version {
-                    table,
-                    version: from,
-                    reason,
-                }
+                Error::Version { table, version: from, reason }
             }
         }
     }
@@ -369,20 +362,8 @@ pub(crate) fn fold_commit(
     value: Option<Vec<u8>>,
 ) -> (Vec<Check>, Vec<Write>) {
     let overlay = open.overlay.name.to_string();
-    let check = Check {
-        tree: overlay.clone(),
-        key: key.to_vec(),
-        expected: Some(old.to_vec()),
-    };
-    let clear = Write {
-        tree: overlay,
-        key: key.to_vec(),
-        value: None,
-    };
-    let keep = Write {
-        tree: open.base.name.to_string(),
-        key: key.to_vec(),
-        value,
-    };
+    let check = Check { tree: overlay.clone(), key: key.to_vec(), expected: Some(old.to_vec()) };
+    let clear = Write { tree: overlay, key: key.to_vec(), value: None };
+    let keep = Write { tree: open.base.name.to_string(), key: key.to_vec(), value };
     (vec![check], vec![clear, keep])
 }

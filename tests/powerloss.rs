@@ -115,16 +115,8 @@ fn main() -> ExitCode {
         Ok(tally) => {
             tally.print();
             let failed = tally.failed();
-            println!(
-                "{} passed, {failed} failed, 0 skipped, {:.0?}",
-                tally.clean,
-                started.elapsed()
-            );
-            if failed == 0 || args.report {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
+            println!("{} passed, {failed} failed, 0 skipped, {:.0?}", tally.clean, started.elapsed());
+            if failed == 0 || args.report { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
     }
 }
@@ -143,11 +135,7 @@ struct Scratch {
 impl Scratch {
     fn new() -> Result<Self, String> {
         let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.to_owned()
-        } else {
-            std::env::temp_dir()
-        };
+        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
         let root = base.join(format!("exuvia-powerloss-{}", std::process::id()));
         let mount = root.join("mount");
         std::fs::create_dir_all(&mount).map_err(|e| format!("create {}: {e}", mount.display()))?;
@@ -212,11 +200,7 @@ fn one_run(
 ) -> Result<(Vec<Crash>, Result<(), String>), String> {
     let (image, marks, moment) = match before {
         Some(crash) => (crash.image, crash.marks, Moment::Recovering),
-        None => (
-            Image::from([("run".to_owned(), None)]),
-            Oracle::default().marks(),
-            Moment::Creating,
-        ),
+        None => (Image::from([("run".to_owned(), None)]), Oracle::default().marks(), Moment::Creating),
     };
     let stage = Arc::new(Mutex::new(Stage::Opening(marks.clone(), moment)));
     let crashes = Crashes::default();
@@ -284,12 +268,7 @@ fn observer(stage: Arc<Mutex<Stage>>, crashes: Crashes, mut rng: Rng) -> fs::Obs
         };
         // Opening is short, so crashes lie closer together there.
         next = change + rng.within(1, if moment == Moment::Working { stride } else { 16 }) as usize;
-        crashes.push(Crash {
-            image: disk.crash(&mut rng),
-            marks,
-            moment,
-            change,
-        });
+        crashes.push(Crash { image: disk.crash(&mut rng), marks, moment, change });
     })
 }
 
@@ -315,10 +294,7 @@ fn judge_all(
     };
     let lanes: Vec<_> = std::thread::scope(|scope| {
         let handles: Vec<_> = (0..2).map(|lane| scope.spawn(move || judge(lane))).collect();
-        handles
-            .into_iter()
-            .map(|h| h.join().unwrap_or_else(|_| Err("judging panicked".into())))
-            .collect()
+        handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err("judging panicked".into()))).collect()
     });
     let mut all = Vec::new();
     for lane in lanes {

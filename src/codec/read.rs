@@ -17,21 +17,13 @@ pub(super) struct Limited<'b, I> {
 impl<'b, I> Limited<'b, I> {
     #[inline]
     fn wrap<J>(&self, inner: J) -> Limited<'b, J> {
-        Limited {
-            inner,
-            budget: self.budget,
-            input_bytes: self.input_bytes,
-        }
+        Limited { inner, budget: self.budget, input_bytes: self.input_bytes }
     }
 
     #[inline]
     fn deeper<J, E: serde::de::Error>(&self, inner: J) -> Result<Limited<'b, J>, E> {
         let budget = self.budget.deeper(E::custom)?;
-        Ok(Limited {
-            inner,
-            budget,
-            input_bytes: self.input_bytes,
-        })
+        Ok(Limited { inner, budget, input_bytes: self.input_bytes })
     }
 
     /// Around a visitor that will be handed a list: its length is counted when it is known.
@@ -188,29 +180,15 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Counted<Limited<'_, V>> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<V::Value, A::Error> {
-        let budget = self
-            .0
-            .budget
-            .list(seq.size_hint().unwrap_or(0), A::Error::custom)?;
-        let seq = Limited {
-            inner: seq,
-            budget,
-            input_bytes: self.0.input_bytes,
-        };
+        let budget = self.0.budget.list(seq.size_hint().unwrap_or(0), A::Error::custom)?;
+        let seq = Limited { inner: seq, budget, input_bytes: self.0.input_bytes };
         self.0.inner.visit_seq(seq)
     }
 
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
-        let budget = self
-            .0
-            .budget
-            .list(map.size_hint().unwrap_or(0), A::Error::custom)?;
-        let map = Limited {
-            inner: map,
-            budget,
-            input_bytes: self.0.input_bytes,
-        };
+        let budget = self.0.budget.list(map.size_hint().unwrap_or(0), A::Error::custom)?;
+        let map = Limited { inner: map, budget, input_bytes: self.0.input_bytes };
         self.0.inner.visit_map(map)
     }
 }
@@ -295,20 +273,9 @@ impl<'de, 'b, A: EnumAccess<'de>> EnumAccess<'de> for Limited<'b, A> {
 
     #[inline]
     fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self::Variant), A::Error> {
-        let Limited {
-            inner,
-            budget,
-            input_bytes,
-        } = self;
+        let Limited { inner, budget, input_bytes } = self;
         let (value, variant) = inner.variant_seed(seed)?;
-        Ok((
-            value,
-            Limited {
-                inner: variant,
-                budget,
-                input_bytes,
-            },
-        ))
+        Ok((value, Limited { inner: variant, budget, input_bytes }))
     }
 }
 

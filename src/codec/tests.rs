@@ -11,10 +11,7 @@ enum Kind {
     Unit,
     One(i128),
     Two(char, String),
-    Named {
-        list: Vec<u16>,
-        map: BTreeMap<String, f64>,
-    },
+    Named { list: Vec<u16>, map: BTreeMap<String, f64> },
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -36,9 +33,7 @@ struct Node {
 struct Tree(Vec<Tree>);
 
 fn chain(length: u32) -> Node {
-    (1..length).fold(Node { next: None }, |next, _| Node {
-        next: Some(Box::new(next)),
-    })
+    (1..length).fold(Node { next: None }, |next, _| Node { next: Some(Box::new(next)) })
 }
 
 fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
@@ -53,17 +48,9 @@ fn all() -> All {
         Kind::Unit,
         Kind::One(i128::MIN),
         Kind::Two('é', "x\0y".into()),
-        Kind::Named {
-            list: vec![0, 1, 300],
-            map,
-        },
+        Kind::Named { list: vec![0, 1, 300], map },
     ];
-    let inner = All {
-        kinds: vec![],
-        maybe: None,
-        tuple: (1, [2, 3, 4], ()),
-        text: String::new(),
-    };
+    let inner = All { kinds: vec![], maybe: None, tuple: (1, [2, 3, 4], ()), text: String::new() };
     All {
         kinds,
         maybe: Some(Box::new(inner)),
@@ -75,10 +62,7 @@ fn all() -> All {
 #[test]
 fn the_limits_do_not_change_the_bytes() {
     let ours = bytes(&all());
-    assert_eq!(
-        ours,
-        bincode::serde::encode_to_vec(all(), bincode::config::standard()).unwrap()
-    );
+    assert_eq!(ours, bincode::serde::encode_to_vec(all(), bincode::config::standard()).unwrap());
     assert_eq!(decode::<All>(&ours).unwrap(), all());
 }
 
@@ -92,24 +76,10 @@ fn encode_appends_and_leaves_no_trace_of_a_failure() {
     }
     let mut out = vec![9];
     encode(&1u8, &mut out).unwrap();
-    let error = encode(
-        &Skips {
-            first: 7,
-            maybe: None,
-        },
-        &mut out,
-    )
-    .unwrap_err();
+    let error = encode(&Skips { first: 7, maybe: None }, &mut out).unwrap_err();
     assert!(error.message().contains("`maybe`"), "{error}");
     assert_eq!(out, [9, 1]);
-    encode(
-        &Skips {
-            first: 7,
-            maybe: Some(2),
-        },
-        &mut out,
-    )
-    .unwrap();
+    encode(&Skips { first: 7, maybe: Some(2) }, &mut out).unwrap();
 }
 
 #[test]
@@ -139,20 +109,12 @@ fn depth_is_limited_on_both_sides_alike() {
     let deepest = chain(DEPTH_MAX / 2);
     assert_eq!(decode::<Node>(&bytes(&deepest)).unwrap(), deepest);
     assert!(
-        encode(&chain(DEPTH_MAX / 2 + 1), &mut Vec::new())
-            .unwrap_err()
-            .message()
-            .contains("nests deeper")
+        encode(&chain(DEPTH_MAX / 2 + 1), &mut Vec::new()).unwrap_err().message().contains("nests deeper")
     );
     for len in [DEPTH_MAX as usize / 2, 10_000, VALUE_BYTES_MAX] {
         let error = decode::<Node>(&vec![1; len]).unwrap_err();
         assert!(error.message().contains("nests deeper"), "{error}");
-        assert!(
-            decode::<Tree>(&vec![1; len.max(200)])
-                .unwrap_err()
-                .message()
-                .contains("nests deeper")
-        );
+        assert!(decode::<Tree>(&vec![1; len.max(200)]).unwrap_err().message().contains("nests deeper"));
     }
 }
 
@@ -163,12 +125,7 @@ fn depth_fits_a_small_stack() {
         assert!(decode::<Node>(&[1; 10_000]).is_err());
         assert!(encode(&chain(DEPTH_MAX), &mut Vec::new()).is_err());
     };
-    std::thread::Builder::new()
-        .stack_size(256 << 10)
-        .spawn(run)
-        .unwrap()
-        .join()
-        .unwrap();
+    std::thread::Builder::new().stack_size(256 << 10).spawn(run).unwrap().join().unwrap();
 }
 
 #[test]
@@ -176,24 +133,11 @@ fn hostile_lengths_end_soon() {
     let huge = [0xfd, 255, 255, 255, 255, 255, 255, 255, 127];
     assert!(decode::<String>(&huge).is_err());
     assert!(decode::<Vec<u8>>(&huge).is_err());
-    assert!(
-        decode::<Vec<()>>(&huge)
-            .unwrap_err()
-            .message()
-            .contains("elements")
-    );
+    assert!(decode::<Vec<()>>(&huge).unwrap_err().message().contains("elements"));
     assert!(decode::<Vec<Vec<u64>>>(&huge).is_err());
-    assert!(
-        decode::<BTreeMap<(), ()>>(&huge)
-            .unwrap_err()
-            .message()
-            .contains("elements")
-    );
+    assert!(decode::<BTreeMap<(), ()>>(&huge).unwrap_err().message().contains("elements"));
     // Zero-sized elements that were written can be read.
-    assert_eq!(
-        decode::<Vec<()>>(&bytes(&vec![(); 100_000])).unwrap().len(),
-        100_000
-    );
+    assert_eq!(decode::<Vec<()>>(&bytes(&vec![(); 100_000])).unwrap().len(), 100_000);
 }
 
 #[test]

@@ -19,10 +19,7 @@ pub(super) struct Limited<'b, I> {
 impl<'b, I> Limited<'b, I> {
     #[inline]
     fn value<'v, T: Serialize + ?Sized>(&self, value: &'v T) -> super::Limited<'v, 'b, T> {
-        super::Limited {
-            value,
-            budget: self.budget,
-        }
+        super::Limited { value, budget: self.budget }
     }
 }
 
@@ -102,8 +99,7 @@ impl<'b, S: Serializer> Serializer for Limited<'b, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        self.inner
-            .serialize_newtype_struct(name, &super::Limited { value, budget })
+        self.inner.serialize_newtype_struct(name, &super::Limited { value, budget })
     }
 
     #[inline]
@@ -115,26 +111,19 @@ impl<'b, S: Serializer> Serializer for Limited<'b, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        self.inner
-            .serialize_newtype_variant(name, index, variant, &super::Limited { value, budget })
+        self.inner.serialize_newtype_variant(name, index, variant, &super::Limited { value, budget })
     }
 
     #[inline]
     fn serialize_seq(self, len: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
         let budget = self.budget.list(len.unwrap_or(0), S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_seq(len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_seq(len)?, budget })
     }
 
     #[inline]
     fn serialize_tuple(self, len: usize) -> Result<Self::SerializeTuple, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_tuple(len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_tuple(len)?, budget })
     }
 
     #[inline]
@@ -144,10 +133,7 @@ impl<'b, S: Serializer> Serializer for Limited<'b, S> {
         len: usize,
     ) -> Result<Self::SerializeTupleStruct, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_tuple_struct(name, len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_tuple_struct(name, len)?, budget })
     }
 
     #[inline]
@@ -159,28 +145,19 @@ impl<'b, S: Serializer> Serializer for Limited<'b, S> {
         len: usize,
     ) -> Result<Self::SerializeTupleVariant, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_tuple_variant(name, index, variant, len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_tuple_variant(name, index, variant, len)?, budget })
     }
 
     #[inline]
     fn serialize_map(self, len: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
         let budget = self.budget.list(len.unwrap_or(0), S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_map(len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_map(len)?, budget })
     }
 
     #[inline]
     fn serialize_struct(self, name: &'static str, len: usize) -> Result<Self::SerializeStruct, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_struct(name, len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_struct(name, len)?, budget })
     }
 
     #[inline]
@@ -192,10 +169,7 @@ impl<'b, S: Serializer> Serializer for Limited<'b, S> {
         len: usize,
     ) -> Result<Self::SerializeStructVariant, S::Error> {
         let budget = self.budget.deeper(S::Error::custom)?;
-        Ok(Limited {
-            inner: self.inner.serialize_struct_variant(name, index, variant, len)?,
-            budget,
-        })
+        Ok(Limited { inner: self.inner.serialize_struct_variant(name, index, variant, len)?, budget })
     }
 
     #[inline]

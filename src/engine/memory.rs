@@ -50,11 +50,7 @@ struct Journal {
 enum Change {
     Create(String),
     Drop(String),
-    Set {
-        tree: String,
-        key: Arc<[u8]>,
-        value: Option<Arc<[u8]>>,
-    },
+    Set { tree: String, key: Arc<[u8]>, value: Option<Arc<[u8]>> },
 }
 
 fn apply(trees: &mut BTreeMap<String, Records>, change: &Change) {
@@ -102,12 +98,7 @@ impl MemoryEngine {
                 (name, Arc::new(tree))
             })
             .collect();
-        Self {
-            shared: Arc::new(Shared {
-                trees: RwLock::new(trees),
-                journal,
-            }),
-        }
+        Self { shared: Arc::new(Shared { trees: RwLock::new(trees), journal }) }
     }
 
     /// The store that a loss of power could have left: what was flushed, and of the writes since then, oldest
@@ -122,30 +113,16 @@ impl MemoryEngine {
         if let Some(journal) = &self.shared.journal {
             let journal = journal.lock();
             flushed.clone_from(&journal.flushed);
-            for (_, changes) in journal
-                .unflushed
-                .iter()
-                .enumerate()
-                .filter(|(number, _)| keep(*number))
-            {
+            for (_, changes) in journal.unflushed.iter().enumerate().filter(|(number, _)| keep(*number)) {
                 changes.iter().for_each(|change| apply(&mut flushed, change));
             }
         }
-        Self::with(
-            Some(Journal {
-                flushed: flushed.clone(),
-                unflushed: Vec::new(),
-            }),
-            flushed,
-        )
+        Self::with(Some(Journal { flushed: flushed.clone(), unflushed: Vec::new() }), flushed)
     }
 
     /// How many writes (a commit is one) a loss of power would put in doubt now. 0 unless recording.
     pub fn unflushed(&self) -> usize {
-        self.shared
-            .journal
-            .as_ref()
-            .map_or(0, |journal| journal.lock().unflushed.len())
+        self.shared.journal.as_ref().map_or(0, |journal| journal.lock().unflushed.len())
     }
 
     fn record(&self, changes: Vec<Change>) {
@@ -181,10 +158,7 @@ impl Default for MemoryEngine {
 }
 
 fn dropped(tree: &str) -> EngineError {
-    EngineError::new(
-        EngineErrorKind::Io,
-        format!("tree \"{tree}\" was dropped; open it again"),
-    )
+    EngineError::new(EngineErrorKind::Io, format!("tree \"{tree}\" was dropped; open it again"))
 }
 
 impl MemoryTree {
@@ -206,11 +180,8 @@ impl MemoryTree {
 /// Makes one change; answers it if it is to be recorded.
 fn set(records: &mut Records, tree: &str, key: &[u8], value: Option<&[u8]>, record: bool) -> Option<Change> {
     let value: Option<Arc<[u8]>> = value.map(Arc::from);
-    let change = record.then(|| Change::Set {
-        tree: tree.to_owned(),
-        key: Arc::from(key),
-        value: value.clone(),
-    });
+    let change =
+        record.then(|| Change::Set { tree: tree.to_owned(), key: Arc::from(key), value: value.clone() });
     match value {
         Some(value) => records.insert(Arc::from(key), value),
         None => records.remove(key),
@@ -287,22 +258,15 @@ impl Engine for MemoryEngine {
     }
 
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let names: BTreeSet<&str> = checks
-            .iter()
-            .map(|c| c.tree.as_str())
-            .chain(writes.iter().map(|w| w.tree.as_str()))
-            .collect();
+        let names: BTreeSet<&str> =
+            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
         let trees: Vec<(&str, Arc<MemoryTree>)> =
             names.into_iter().map(|name| (name, self.open(name))).collect();
-        let mut locked: BTreeMap<&str, RwLockWriteGuard<'_, Option<Records>>> = trees
-            .iter()
-            .map(|(name, tree)| (*name, tree.records.write()))
-            .collect();
+        let mut locked: BTreeMap<&str, RwLockWriteGuard<'_, Option<Records>>> =
+            trees.iter().map(|(name, tree)| (*name, tree.records.write())).collect();
 
         for check in checks {
-            let records = locked
-                .get(check.tree.as_str())
-                .and_then(|records| records.as_ref());
+            let records = locked.get(check.tree.as_str()).and_then(|records| records.as_ref());
             let records = records.ok_or_else(|| dropped(&check.tree))?;
             if records.get(&*check.key).map(|value| &**value) != check.expected.as_deref() {
                 return Ok(Outcome::Conflict);
@@ -314,18 +278,9 @@ impl Engine for MemoryEngine {
         }
         let mut changes = Vec::new();
         for write in writes {
-            if let Some(Some(records)) = locked
-                .get_mut(write.tree.as_str())
-                .map(|records| records.as_mut())
-            {
+            if let Some(Some(records)) = locked.get_mut(write.tree.as_str()).map(|records| records.as_mut()) {
                 let record = self.shared.journal.is_some();
-                changes.extend(set(
-                    records,
-                    &write.tree,
-                    &write.key,
-                    write.value.as_deref(),
-                    record,
-                ));
+                changes.extend(set(records, &write.tree, &write.key, write.value.as_deref(), record));
             }
         }
         if !changes.is_empty() {
@@ -360,11 +315,7 @@ impl Engine for MemoryEngine {
         let trees: Vec<_> = self.shared.trees.read().values().cloned().collect();
         let bytes = |tree: &Arc<MemoryTree>| {
             let records = tree.records.read();
-            records
-                .iter()
-                .flatten()
-                .map(|(key, value)| (key.len() + value.len()) as u64)
-                .sum::<u64>()
+            records.iter().flatten().map(|(key, value)| (key.len() + value.len()) as u64).sum::<u64>()
         };
         Ok(trees.iter().map(bytes).sum())
     }

@@ -128,9 +128,7 @@ impl SledEngine {
             directory,
             dropped: Mutex::default(),
         };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        Ok(Self { shared: Arc::new(shared) })
     }
 }
 
@@ -160,9 +158,7 @@ impl SledTree {
 impl Tree for SledTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        Ok(self
-            .call(Access::Read, |tree| tree.get(key))?
-            .map(Value::from_sled))
+        Ok(self.call(Access::Read, |tree| tree.get(key))?.map(Value::from_sled))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
@@ -177,9 +173,7 @@ impl Tree for SledTree {
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
         self.shared.admit(size_of_write(key, new)?)?;
-        self.call(Access::Write, |tree| {
-            Ok(tree.compare_and_swap(key, old, new)?.is_ok())
-        })
+        self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
@@ -217,9 +211,7 @@ impl Shared {
     }
 
     fn db(&self) -> sled::Result<&sled::Db> {
-        self.db
-            .as_ref()
-            .ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
+        self.db.as_ref().ok_or_else(|| sled::Error::Unsupported("the engine is closed".to_owned()))
     }
 
     fn tree(&self, name: &str) -> EngineResult<sled::Tree> {
@@ -228,9 +220,7 @@ impl Shared {
             return Err(EngineError::new(EngineErrorKind::Limit, message));
         }
         if self.fence.check(Access::Write).is_ok() {
-            return self
-                .fence
-                .call(Access::Write, name, || self.db()?.open_tree(name));
+            return self.fence.call(Access::Write, name, || self.db()?.open_tree(name));
         }
         // A new tree would be a write, but one that is there can be had after writes have stopped.
         self.fence.call(Access::Read, name, || {
@@ -246,16 +236,10 @@ impl Shared {
 
     /// Several keys, or a check of one and a write of another: a transaction over the trees concerned.
     fn transact(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let names: BTreeSet<&str> = checks
-            .iter()
-            .map(|c| c.tree.as_str())
-            .chain(writes.iter().map(|w| w.tree.as_str()))
-            .collect();
+        let names: BTreeSet<&str> =
+            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let trees = names
-            .iter()
-            .map(|name| self.tree(name))
-            .collect::<EngineResult<Vec<_>>>()?;
+        let trees = names.iter().map(|name| self.tree(name)).collect::<EngineResult<Vec<_>>>()?;
 
         let writing = std::cell::Cell::new(false);
         let absent = || sled::Error::Unsupported("a tree of the transaction is missing".to_owned());
@@ -263,11 +247,7 @@ impl Shared {
         let done = self.fence.call(Access::Write, place, || {
             let transaction = trees.as_slice().transaction(|views| {
                 let view = |name: &str| {
-                    names
-                        .binary_search(&name)
-                        .ok()
-                        .and_then(|at| views.get(at))
-                        .ok_or_else(absent)
+                    names.binary_search(&name).ok().and_then(|at| views.get(at)).ok_or_else(absent)
                 };
                 for check in checks {
                     let found = view(&check.tree)?.get(&check.key)?;
@@ -307,21 +287,12 @@ impl Engine for SledEngine {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         let tree = self.shared.tree(name)?;
-        Ok(Arc::new(SledTree {
-            tree,
-            name: name.to_owned(),
-            shared: self.shared.clone(),
-        }))
+        Ok(Arc::new(SledTree { tree, name: name.to_owned(), shared: self.shared.clone() }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
-        let names = self
-            .shared
-            .fence
-            .call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
-        let names = names
-            .iter()
-            .map(|name| String::from_utf8_lossy(name).into_owned());
+        let names = self.shared.fence.call(Access::Read, "", || Ok(self.shared.db()?.tree_names()))?;
+        let names = names.iter().map(|name| String::from_utf8_lossy(name).into_owned());
         Ok(names.filter(|name| name != DEFAULT_TREE).collect())
     }
 
@@ -368,11 +339,7 @@ impl Engine for SledEngine {
                 return self.shared.transact(checks, writes);
             }
         };
-        Ok(if swapped {
-            Outcome::Applied
-        } else {
-            Outcome::Conflict
-        })
+        Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })
     }
 
     /// Durable means: `fdatasync` has returned, for the log and for every blob. Cost: sled's own write of its buffer,
@@ -409,11 +376,7 @@ impl Drop for Shared {
         {
             drop(syncing.join());
         }
-        let held = (
-            self.pace.take(),
-            self.db.take(),
-            std::mem::take(&mut *self.dropped.lock()),
-        );
+        let held = (self.pace.take(), self.db.take(), std::mem::take(&mut *self.dropped.lock()));
         lifetime::close(held, &ending, &self.directory);
     }
 }

@@ -22,8 +22,7 @@ use crate::catalog::{Stage, quarantine_tree};
 use crate::core::Shared;
 use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
 use crate::envelope::{self, Entry, Flags};
-use crate::error::{Error, Result};
-use crate::flusher::Ticket;
+use crate::error::{EngineErrorKind, Error, Result};
 use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
 use crate::quarantine;
@@ -50,9 +49,6 @@ pub(crate) struct TableBackfill<'a> {
     casts: Casts,
     page: VecDeque<(Value, Value)>,
     page_end: bool,
-    /// Where a pass over the overlay has come, if one is under way.
-    pass: Option<Bound<Vec<u8>>>,
-    unsaved: Option<(Ticket, Vec<u8>)>,
     calls: Vec<Duration>,
 }
 
@@ -60,26 +56,14 @@ impl<'a> TableBackfill<'a> {
     pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
         let (page, calls) = (VecDeque::new(), Vec::new());
-        Self {
-            table,
-            shared,
-            casts,
-            page,
-            page_end: false,
-            pass: None,
-            unsaved: None,
-            calls,
-        }
+        Self { table, shared, casts, page, page_end: false, calls }
     }
 
     /// Works through up to `batch` records.
     pub(crate) fn step(&mut self, meter: &BackgroundMeter, batch: usize) -> Result<Stepped> {
         let route = self.table.state.route_owned();
         let Kind::Open(open) = &route.kind else {
-            return Ok(Stepped {
-                moved: true,
-                ..Stepped::default()
-            });
+            return Ok(Stepped { moved: true, ..Stepped::default() });
         };
         let stage = self.table.progress.lock().stage()?;
         let mut stepped = Stepped::default();
@@ -92,6 +76,11 @@ impl<'a> TableBackfill<'a> {
         meter.record(&self.calls);
         self.calls.clear();
         result.map(|()| stepped)
+    }
+
+    /// Time inside the engine since the last step, for a caller that does not step.
+    pub(crate) fn spent(&mut self) -> Duration {
+        self.calls.drain(..).sum()
     }
 
     /// One engine call of the background: under the gate, metered, at the epoch of the step.
@@ -146,9 +135,7 @@ impl<'a> TableBackfill<'a> {
                 if stepped.records > 0 && self.calls.iter().sum::<Duration>() > Duration::from_micros(200) {
                     break;
                 }
-                let cursor = last
-                    .clone()
-                    .unwrap_or_else(|| self.table.progress.lock().cursor.clone());
+                let cursor = last.clone().unwrap_or_else(|| self.table.progress.lock().cursor.clone());
                 let lower = if cursor.is_empty() && !self.started(&last) {
                     Bound::Unbounded
                 } else {
@@ -182,7 +169,7 @@ impl<'a> TableBackfill<'a> {
             if !stepped.moved {
                 self.table.state.set_frontier(Frontier::After(last.clone()));
             }
-            self.unsaved.get_or_insert((self.shared.flusher.ticket(), last));
+            self.table.unsaved.lock().get_or_insert((self.shared.flusher.ticket(), last));
         }
         if self.page.is_empty() && self.page_end && !stepped.moved {
             progress.set_stage(Stage::Forwarding);
@@ -191,7 +178,7 @@ impl<'a> TableBackfill<'a> {
             self.shared.flush()?;
             save_progress(&self.shared, &self.table.overlay, &progress)?;
             self.table.state.set_frontier(Frontier::End);
-            self.unsaved = None;
+            *self.table.unsaved.lock() = None;
         }
         Ok(())
     }
@@ -215,18 +202,12 @@ impl<'a> TableBackfill<'a> {
                 // In a base that is absence; the overlay needs no entry for it.
                 return Ok(Some(false));
             }
-            Ok(entry) => self
-                .casts
-                .upcast((entry.version(), entry.main()))
-                .map_err(|e| describe(&e)),
+            Ok(entry) => self.casts.upcast((entry.version(), entry.main())).map_err(|e| describe(&e)),
             Err(damage) => Err(format!("the stored value is damaged: {}", damage.0)),
         };
         let derived = derived.and_then(|main| {
             let value = envelope::seal(key, Flags::DERIVED, open.to, &main, None);
-            self.shared
-                .check_size(key, &value)
-                .map(|()| value)
-                .map_err(|e| e.to_string())
+            self.shared.check_size(key, &value).map(|()| value).map_err(|e| e.to_string())
         });
         match derived {
             Ok(value) => {
@@ -255,29 +236,15 @@ impl<'a> TableBackfill<'a> {
     ) -> Result<Option<bool>> {
         let overlay = open.overlay.name.to_string();
         let entry = if entry.is_empty() { None } else { Some(entry) };
-        let poison = reason
-            .map(|reason| quarantine::to_bytes(key, reason))
-            .transpose()?;
+        let poison = reason.map(|reason| quarantine::to_bytes(key, reason)).transpose()?;
         if let Some(reason) = reason {
             tracing::warn!(target: "exuvia", table = %self.table.state.name, reason, "record quarantined");
         }
         let tree = quarantine_tree(&self.table.state.name);
-        let checks = [Check {
-            tree: overlay.clone(),
-            key: key.to_vec(),
-            expected: old.map(<[u8]>::to_vec),
-        }];
+        let checks = [Check { tree: overlay.clone(), key: key.to_vec(), expected: old.map(<[u8]>::to_vec) }];
         let writes = [
-            Write {
-                tree: overlay,
-                key: key.to_vec(),
-                value: entry,
-            },
-            Write {
-                tree,
-                key: key.to_vec(),
-                value: poison,
-            },
+            Write { tree: overlay, key: key.to_vec(), value: entry },
+            Write { tree, key: key.to_vec(), value: poison },
         ];
         let engine = Arc::clone(&self.shared.engine);
         let outcome = self.call(meter, route, || engine.commit(&checks, &writes))?;
@@ -293,11 +260,15 @@ impl<'a> TableBackfill<'a> {
         stepped: &mut Stepped,
     ) -> Result<()> {
         let backlog = &self.table.state.backlog;
-        if self.pass.is_none() && backlog.wants_pass() {
-            backlog.begin_pass();
-            self.pass = Some(Bound::Unbounded);
-        }
-        if let Some(lower) = self.pass.take() {
+        let lower = {
+            let mut pass = self.table.pass.lock();
+            if pass.is_none() && backlog.wants_pass() {
+                *pass = Some(Bound::Unbounded);
+                backlog.begin_pass();
+            }
+            pass.clone()
+        };
+        if let Some(lower) = lower {
             let mut page = Page::new();
             let bound = lower.as_ref().map(Vec::as_slice);
             let limit = batch.clamp(16, PAGE_RECORDS);
@@ -314,11 +285,10 @@ impl<'a> TableBackfill<'a> {
                 Ok(end)
             });
             match (result, next) {
-                (Ok(true), _) if !stepped.moved => {}
-                (Ok(false), Some(next)) if !stepped.moved => self.pass = Some(next),
+                (Ok(true), _) if !stepped.moved => *self.table.pass.lock() = None,
+                (Ok(false), Some(next)) if !stepped.moved => *self.table.pass.lock() = Some(next),
+                // This page has to be gone through again.
                 (result, _) => {
-                    // The pass broke off: it has to be made again, whole.
-                    self.table.state.backlog.demand_pass();
                     result?;
                 }
             }
@@ -326,6 +296,7 @@ impl<'a> TableBackfill<'a> {
         }
         while stepped.records < batch {
             let Some(key) = self.table.state.backlog.pop() else {
+                self.table.state.backlog.settle();
                 stepped.caught_up = self.table.state.backlog.is_empty();
                 return Ok(());
             };
@@ -338,10 +309,12 @@ impl<'a> TableBackfill<'a> {
             };
             if !matches!(done, Ok(Some(()))) {
                 self.table.state.backlog.push(&key);
+                self.table.state.backlog.settle();
                 stepped.moved = true;
                 return done.map(|_| ());
             }
         }
+        self.table.state.backlog.settle();
         Ok(())
     }
 
@@ -366,17 +339,18 @@ impl<'a> TableBackfill<'a> {
             }
             let main = (old.version(), old.main());
             let cast = match old.companion() {
-                Some((_, companion)) => self
-                    .casts
-                    .merge(main, companion)
-                    .map(|m| (m.record, m.dropped, false)),
+                Some((_, companion)) => {
+                    self.casts.merge(main, companion).map(|m| (m.record, m.dropped, false))
+                }
                 None => self.casts.upcast(main).map(|record| (record, false, true)),
             };
+            let cast = cast.map_err(|e| describe(&e)).and_then(|(record, dropped, derived)| {
+                let flags = if derived { Flags::DERIVED } else { Flags::NONE };
+                let new = envelope::seal(key, flags, open.to, &record, Some((open.from, old.main())));
+                self.shared.check_size(key, &new).map(|()| (new, dropped)).map_err(|e| e.to_string())
+            });
             let done = match cast {
-                Ok((record, dropped, derived)) => {
-                    let flags = if derived { Flags::DERIVED } else { Flags::NONE };
-                    let new = envelope::seal(key, flags, open.to, &record, Some((open.from, old.main())));
-                    self.shared.check_size(key, &new)?;
+                Ok((new, dropped)) => {
                     let overlay = Arc::clone(&open.overlay.tree);
                     let swap = || overlay.compare_and_swap(key, Some(old.bytes()), Some(&new));
                     let done = self.call(meter, route, swap)?;
@@ -392,10 +366,9 @@ impl<'a> TableBackfill<'a> {
                     }
                     done
                 }
-                Err(e) => {
+                Err(reason) => {
                     let failed =
                         envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
-                    let reason = describe(&e);
                     let done =
                         self.quarantine(meter, route, open, key, Some(old.bytes()), failed, Some(&reason))?;
                     if done == Some(true) {
@@ -424,7 +397,7 @@ impl<'a> TableBackfill<'a> {
         batch: usize,
         stepped: &mut Stepped,
     ) -> Result<()> {
-        let lower = self.pass.take().unwrap_or(Bound::Unbounded);
+        let lower = self.table.pass.lock().clone().unwrap_or(Bound::Unbounded);
         let mut page = Page::new();
         let bound = lower.as_ref().map(Vec::as_slice);
         let limit = batch.clamp(16, PAGE_RECORDS);
@@ -437,9 +410,10 @@ impl<'a> TableBackfill<'a> {
                 return Ok(());
             }
         }
-        self.pass = next;
-        if end {
-            self.pass = None;
+        if !end {
+            *self.table.pass.lock() = next;
+        } else {
+            *self.table.pass.lock() = None;
             self.page.clear();
             self.page_end = false;
             self.table.state.backlog.demand_pass();
@@ -473,14 +447,11 @@ impl<'a> TableBackfill<'a> {
             } else {
                 envelope::seal(key, Flags::NONE, old.version(), old.main(), old.companion())
             };
-            self.quarantine(meter, route, open, key, Some(old.bytes()), back, None)?
-                .map(|_| ())
+            self.quarantine(meter, route, open, key, Some(old.bytes()), back, None)?.map(|_| ())
         } else if !old.is_derived() {
             Some(())
         } else {
-            let back = old
-                .companion()
-                .map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
+            let back = old.companion().map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
             let swap = || overlay.compare_and_swap(key, Some(old.bytes()), back.as_deref());
             self.call(meter, route, swap)?.map(|_| ())
         };
@@ -489,17 +460,17 @@ impl<'a> TableBackfill<'a> {
 
     /// Persists a cursor once a flush that started after its batch is done (rule 3).
     fn save_when_durable(&mut self) -> Result<()> {
-        let Some((ticket, cursor)) = &self.unsaved else {
+        let Some((ticket, cursor)) = self.table.unsaved.lock().clone() else {
             return Ok(());
         };
-        if !self.shared.flusher.is_durable(*ticket) {
+        if !self.shared.flusher.is_durable(ticket) {
             self.shared.flusher.touch();
             return Ok(());
         }
         let mut progress = self.table.progress.lock().clone();
-        progress.cursor.clone_from(cursor);
+        progress.cursor = cursor;
         save_progress(&self.shared, &self.table.overlay, &progress)?;
-        self.unsaved = None;
+        *self.table.unsaved.lock() = None;
         Ok(())
     }
 }
@@ -507,10 +478,7 @@ impl<'a> TableBackfill<'a> {
 fn describe(failure: &CastFailure) -> String {
     match failure.kind {
         crate::lineage::FailureKind::Cast(cast) => {
-            format!(
-                "{cast} from version {} to {}: {}",
-                failure.from, failure.to, failure.source
-            )
+            format!("{cast} from version {} to {}: {}", failure.from, failure.to, failure.source)
         }
         _ => format!("version {}: {}", failure.from, failure.source),
     }
@@ -518,7 +486,7 @@ fn describe(failure: &CastFailure) -> String {
 
 /// An error that trying again may mend.
 pub(crate) fn is_transient(e: &Error) -> bool {
-    matches!(e, Error::Engine(_))
+    matches!(e, Error::Engine(e) if !matches!(e.kind(), EngineErrorKind::Corrupt | EngineErrorKind::Limit))
 }
 
 /// Time that a step took, user code included.

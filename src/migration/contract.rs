@@ -1,9 +1,9 @@
 //! Contract: the end of a migration, with proof.
 //!
-//! 1. Join the worker.
+//! 1. Take the worker's seat.
 //! 2. Raise the fence (in memory): old writers are refused from here, those in flight are drained by the gate.
-//! 3. One ordered pass over overlay and base brings forward what old writers left, and proves that no live key is
-//!    left behind (invariant 10).
+//! 3. One ordered pass over overlay and base brings forward what old writers left, and proves that no live key
+//!    is left behind (invariant 10).
 //! 4. Flush.
 //! 5. Commit the catalog with one generation.
 //! 6. Flip.
@@ -21,11 +21,11 @@ use crate::catalog::{Phase, Stage, quarantine_tree};
 use crate::core::{Change, Core, Lease};
 use crate::engine::{Page, Value};
 use crate::envelope::Entry;
-use crate::error::{Error, Result, ShowKey};
+use crate::error::{EngineError, EngineErrorKind, Error, Result, ShowKey};
 use crate::ledger::Event;
 use crate::migration::backfill::{TableBackfill, timed};
 use crate::migration::pacer::{self, Measured};
-use crate::migration::run::{Run, RunTable, activity_of, forget_progress};
+use crate::migration::run::{Run, RunTable};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::stats::{Activity, BackgroundMeter};
 
@@ -39,19 +39,13 @@ pub struct ContractPlan {
 
 impl std::fmt::Debug for ContractPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ContractPlan")
-            .field("destroys", &self.destroys)
-            .finish_non_exhaustive()
+        f.debug_struct("ContractPlan").field("destroys", &self.destroys).finish_non_exhaustive()
     }
 }
 
 impl std::fmt::Display for ContractPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "contract of migration {} will destroy, for good:",
-            self.run.name
-        )?;
+        writeln!(f, "contract of migration {} will destroy, for good:", self.run.name)?;
         self.destroys.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
@@ -75,11 +69,16 @@ impl ContractPlan {
     pub fn execute(self) -> Result<()> {
         let core = &self.lease.0;
         let started = Instant::now();
-        self.run.join();
+        let seat = self.run.seat()?;
         let result = contract(core, &self.run, started);
         if result.is_err() {
-            lift_fence(core, &self.run)?;
+            lift_fence(core, &self.run);
+        }
+        drop(seat);
+        if result.is_err() {
             crate::migration::worker::start(core, &self.run)?;
+        } else {
+            core.start_sweeper();
         }
         result
     }
@@ -95,13 +94,7 @@ fn contract(core: &Arc<Core>, run: &Arc<Run>, started: Instant) -> Result<()> {
     let mut fences = Vec::new();
     for table in &run.tables {
         let route = core.route_of(&catalog, &table.step.table)?;
-        fences.push((
-            Arc::clone(&table.state),
-            Route {
-                fence: Some(Fence::BelowTo),
-                ..route
-            },
-        ));
+        fences.push((Arc::clone(&table.state), Route { fence: Some(Fence::BelowTo), ..route }));
     }
     core.flip(fences);
     run.set_activity(Activity::Contract);
@@ -121,11 +114,9 @@ fn contract(core: &Arc<Core>, run: &Arc<Run>, started: Instant) -> Result<()> {
     for table in &run.tables {
         table.state.set_frontier(Frontier::Start);
         table.state.set_activity(Activity::Sweep);
-        forget_progress(&core.shared, &table.overlay)?;
     }
-    run.set(|control| control.closed = true);
-    core.runs.lock().remove(&run.name);
-    core.start_sweeper()
+    run.close(&core.shared);
+    Ok(())
 }
 
 fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) -> Result<()> {
@@ -133,9 +124,7 @@ fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) 
     core.change(started, |catalog| {
         let entry = catalog.migration_mut(name)?;
         if entry.phase()? != phase {
-            return Err(Error::Conflict {
-                subject: format!("migration {name}"),
-            });
+            return Err(Error::Conflict { subject: format!("migration {name}") });
         }
         entry.set_phase(Phase::Contracted);
         let steps = entry.tables.clone();
@@ -156,29 +145,21 @@ fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) 
         for step in &steps {
             flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
         }
-        Ok(Change {
-            event,
-            flips,
-            result: (),
-        })
+        Ok(Change { event, flips, result: () })
     })
 }
 
-fn lift_fence(core: &Core, run: &Run) -> Result<()> {
-    let catalog = core.catalog();
-    let phase = catalog.migration(&run.name)?.phase()?;
+/// In memory only: it works beside a failing engine.
+fn lift_fence(core: &Core, run: &Run) {
     let mut flips = Vec::new();
     for table in &run.tables {
-        if matches!(table.state.route().kind, Kind::Open(_)) {
-            flips.push((
-                Arc::clone(&table.state),
-                core.route_of(&catalog, &table.step.table)?,
-            ));
+        let route = table.state.route_owned();
+        if route.fence == Some(Fence::BelowTo) {
+            flips.push((Arc::clone(&table.state), Route { fence: None, ..Route::clone(&route) }));
         }
     }
     core.flip(flips);
-    run.set_activity(activity_of(phase));
-    Ok(())
+    run.set_activity(Activity::Backfill);
 }
 
 #[derive(Default)]
@@ -193,9 +174,7 @@ const BATCH_FIRST: usize = 64;
 fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<Proof> {
     let not_ready = |reason: &str| Error::state(format!("migration {}", run.name), reason.to_owned());
     if table.progress.lock().stage()? != Stage::Forwarding {
-        return Err(not_ready(
-            "its backfill is not complete; `wait()` for it, then contract",
-        ));
+        return Err(not_ready("its backfill is not complete; `wait()` for it, then contract"));
     }
     let casts = table.casts().ok_or_else(|| {
         not_ready(
@@ -204,9 +183,7 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
     })?;
     let route = table.state.route_owned();
     let Kind::Open(open) = &route.kind else {
-        return Err(Error::Conflict {
-            subject: format!("migration {}", run.name),
-        });
+        return Err(Error::Conflict { subject: format!("migration {}", run.name) });
     };
     let mut backfill = TableBackfill::new(table, casts);
     let mut proof = Proof::default();
@@ -215,37 +192,25 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
     loop {
         let mut engine = Duration::ZERO;
         let (page, elapsed) = timed(|| {
-            prove_page(
-                table,
-                &route,
-                open,
-                meter,
-                &mut backfill,
-                &lower,
-                batch,
-                &mut proof,
-                &mut engine,
-            )
+            prove_page(table, &route, open, meter, &mut backfill, &lower, batch, &mut proof, &mut engine)
         });
         let Some(last) = page? else { return Ok(proof) };
+        if run.stopping() {
+            // Another verb, or the end of the store.
+            return Err(Error::Conflict { subject: format!("migration {}", run.name) });
+        }
         lower = Bound::Excluded(last);
+        engine += backfill.spent();
         core.shared.recorder.batch(engine);
-        let measured = Measured {
-            records: batch,
-            engine,
-            elapsed,
-        };
+        let measured = Measured { records: batch, engine, elapsed };
         let decision = pacer::decide(&run.control().budget, batch, &measured);
         batch = decision.batch.max(BATCH_FIRST);
-        std::thread::sleep(decision.rest);
+        run.sleep(decision.rest);
     }
 }
 
 /// Proves a page of keys: both sides' next `batch`, as far as both reach. Answers the last key, `None` at the end.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a step of one loop, apart for its length"
-)]
+#[expect(clippy::too_many_arguments, reason = "a step of one loop, apart for its length")]
 fn prove_page(
     table: &RunTable,
     route: &Route,
@@ -266,12 +231,13 @@ fn prove_page(
     let (overlay_end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut overlay));
     *engine += took;
     let overlay_end = overlay_end?;
+    if (base.is_empty() && !base_end) || (overlay.is_empty() && !overlay_end) {
+        // Only a real end ends the proof (invariant 12).
+        let reason = "the engine gave an empty page that is not the end".to_owned();
+        return Err(EngineError::new(EngineErrorKind::Io, reason).into());
+    }
     let reach = |page: &Page, end: bool| {
-        if end {
-            None
-        } else {
-            page.last().map(|(key, _)| key.to_vec())
-        }
+        if end { None } else { page.last().map(|(key, _)| key.to_vec()) }
     };
     let stop = match (reach(&base, base_end), reach(&overlay, overlay_end)) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -284,26 +250,19 @@ fn prove_page(
         overlaid.insert(key.to_vec());
     }
     for (key, value) in base.into_iter().filter(|(key, _)| within(key)) {
-        let absent = table.state.parse(&key, value)?.is_tombstone();
-        if !absent && !overlaid.contains(&*key) {
+        // What is overlaid is proven, also if the base's record is damaged: someone has replaced it.
+        if !overlaid.contains(&*key) && !table.state.parse(&key, value)?.is_tombstone() {
             // Both pages are of different moments, but under the fence no overlay entry is ever removed.
             let now = open.overlay.tree.get(&key)?;
             if now.is_none() {
-                return Err(left_behind(
-                    table,
-                    &key,
-                    "it was not copied; restart the backfill",
-                ));
+                return Err(left_behind(table, &key, "it was not copied; restart the backfill"));
             }
         }
     }
     Ok(stop)
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "a step of one loop, apart for its length"
-)]
+#[expect(clippy::too_many_arguments, reason = "a step of one loop, apart for its length")]
 fn prove_entry(
     table: &RunTable,
     route: &Route,
@@ -317,9 +276,7 @@ fn prove_entry(
     let mut entry = table.state.parse(key, value.clone())?;
     if is_behind(&entry, open) {
         if backfill.bring_forward(meter, route, open, key, value)?.is_none() {
-            return Err(Error::Conflict {
-                subject: format!("table {}", table.state.name),
-            });
+            return Err(Error::Conflict { subject: format!("table {}", table.state.name) });
         }
         proof.forwarded += 1;
         match open.overlay.tree.get(key)? {
@@ -333,11 +290,7 @@ fn prove_entry(
         return Err(left_behind(table, key, &reason));
     }
     if !entry.is_tombstone() && entry.version() != open.to {
-        return Err(left_behind(
-            table,
-            key,
-            &format!("it is written in version {}", entry.version()),
-        ));
+        return Err(left_behind(table, key, &format!("it is written in version {}", entry.version())));
     }
     proof.records += u64::from(!entry.is_tombstone());
     Ok(())

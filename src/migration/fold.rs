@@ -35,21 +35,13 @@ pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
         match fold(core, run, &meter) {
             Ok(()) => return,
             Err(e) if is_transient(&e) && !core.shared.is_poisoned() => {
-                run.set(|control| {
-                    control.waiting = Some(Waiting::Retry {
-                        reason: e.to_string(),
-                    })
-                });
+                run.set(|control| control.waiting = Some(Waiting::Retry { reason: e.to_string() }));
                 run.sleep(retry);
                 retry = (retry * 2).min(Duration::from_secs(10));
             }
             Err(e) => {
                 tracing::error!(target: "exuvia", error = %e, "folding ended");
-                run.set(|control| {
-                    control.waiting = Some(Waiting::Failed {
-                        reason: e.to_string(),
-                    })
-                });
+                run.set(|control| control.waiting = Some(Waiting::Failed { reason: e.to_string() }));
                 return;
             }
         }
@@ -101,15 +93,7 @@ fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u6
         if end {
             return Ok(moved);
         }
-        let decision = pacer::decide(
-            &budget,
-            batch,
-            &Measured {
-                records: page,
-                engine,
-                elapsed,
-            },
-        );
+        let decision = pacer::decide(&budget, batch, &Measured { records: page, engine, elapsed });
         batch = decision.batch;
         std::thread::sleep(decision.rest);
     }
@@ -160,9 +144,7 @@ fn fold_entry(
                     calls.push(took);
                     result
                 };
-                state
-                    .gated(route.epoch, &mut waited, commit)?
-                    .map(|outcome| outcome == Outcome::Applied)
+                state.gated(route.epoch, &mut waited, commit)?.map(|outcome| outcome == Outcome::Applied)
             }
         };
         match done {
@@ -173,9 +155,7 @@ fn fold_entry(
                 None => return Ok(false),
             },
             None => {
-                return Err(Error::Conflict {
-                    subject: format!("table {}", state.name),
-                });
+                return Err(Error::Conflict { subject: format!("table {}", state.name) });
             }
         }
     }
@@ -187,6 +167,6 @@ fn close(core: &Arc<Core>, run: &Run, started: Instant, moved: u64) -> Result<()
     core.shared.flush()?;
     let event = Event::new("abandon", &run.name).count("records folded", moved);
     super::close_at_from(core, run, started, event, Phase::Folding)?;
-    run.set(|control| control.closed = true);
-    core.start_sweeper()
+    core.start_sweeper();
+    Ok(())
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use quanta::Instant;
 
-use crate::catalog::{Catalog, Generation, MigrationEntry, Phase, Progress, Stage, Step};
+use crate::catalog::{self, Catalog, Generation, MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Change, Core, Lease, now_ms};
 use crate::engine::Page;
 use crate::envelope::Entry;
@@ -36,6 +36,7 @@ use crate::key::Key;
 use crate::ledger::Event;
 use crate::lineage::Lineage;
 use crate::route::{Frontier, Kind, Route};
+use crate::shape::Shape;
 use crate::stats::Activity;
 use crate::table::Table;
 use crate::version::Version;
@@ -65,16 +66,7 @@ impl Plan {
     pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Self {
         let name = name.to_owned();
         let (why, by, tables) = (String::new(), String::new(), Vec::new());
-        Plan {
-            lease,
-            name,
-            why,
-            by,
-            one_way: false,
-            paused: false,
-            tables,
-            foreign: None,
-        }
+        Plan { lease, name, why, by, one_way: false, paused: false, tables, foreign: None }
     }
 
     /// Adds a table, to be brought to the view of this handle.
@@ -140,28 +132,23 @@ impl Plan {
         let started = Instant::now();
         let core = Arc::clone(&self.lease.0);
         if let Some(table) = self.foreign {
-            return Err(Error::state(
-                format!("table {table}"),
-                "the handle belongs to another store",
-            ));
+            return Err(Error::state(format!("table {table}"), "the handle belongs to another store"));
         }
         if self.tables.is_empty() {
-            return Err(Error::state(
-                format!("migration {}", self.name),
-                "it names no table; add one",
-            ));
+            return Err(Error::state(format!("migration {}", self.name), "it names no table; add one"));
         }
         let mut steps = Vec::new();
         let catalog = core.catalog();
         for (name, to) in &self.tables {
             steps.push(planned_step(&core, &catalog, name, *to)?);
         }
+        core.shared.flush()?;
         // The sweep of a generation must not go on under a migration whose base it is (rule 5).
         core.stop_sweeper();
         let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
         entry.paused = self.paused;
         let begun = begin(&core, started, &self.name, entry, steps);
-        core.start_sweeper()?;
+        core.start_sweeper();
         begun?;
         let run = Run::load(&core, &core.catalog(), &self.name, true)?;
         core.runs.lock().insert(self.name.clone(), Arc::clone(&run));
@@ -169,72 +156,59 @@ impl Plan {
             worker::completed(&core, &run)?;
         }
         worker::start(&core, &run)?;
-        Ok(Migration {
-            lease: self.lease,
-            name: self.name,
-        })
+        Ok(Migration { lease: self.lease, name: self.name })
     }
 }
 
 /// A step and the shapes that it makes known.
 struct PlannedStep {
     step: Step,
-    shapes: Vec<(u32, crate::shape::Shape)>,
+    shapes: Vec<(u32, [u8; 32])>,
 }
 
 fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<PlannedStep> {
     let state = core.table(name)?;
     let table = catalog.table(name)?;
     let refuse = |reason: String| Err(state.refuse_version(to, reason));
-    let lineage: Arc<Lineage> = state
-        .newest_code()
-        .ok_or_else(|| state.refuse_version(to, "no handle with its code is open"))?;
+    let lineage: Arc<Lineage> =
+        state.newest_code().ok_or_else(|| state.refuse_version(to, "no handle with its code is open"))?;
     let from = table.stored;
     if to <= from {
-        return refuse(format!(
-            "the table is already at version {from}; nothing to migrate"
-        ));
+        return refuse(format!("the table is already at version {from}; nothing to migrate"));
     }
     let mut shapes = Vec::new();
     let mut metadata_only = true;
+    let stored = table.shapes.get(&from);
+    let mut before = stored.map(|stored| catalog::load_shape(&*core.shared.engine, stored)).transpose()?;
     for version in from + 1..=to {
         let Some(casts) = lineage.at(version) else {
             return refuse(format!("the lineage has no type for version {version}"));
         };
-        let shape = (casts.shape)().map_err(|e| Error::Shape {
-            table: name.to_owned(),
-            version,
-            difference: format!("its shape cannot be described: {e}"),
+        let shape = (casts.shape)().map_err(|e| {
+            let difference = format!("its shape cannot be described: {e}");
+            Error::Shape { table: name.to_owned(), version, difference }
         })?;
         metadata_only &= casts.same_bytes;
-        shapes.push((version, shape));
-    }
-    if metadata_only {
-        let before = table.shapes.get(&from);
-        for (version, shape) in &shapes {
-            if before.is_some_and(|before| !before.layout_eq(shape)) {
-                let difference = format!(
-                    "SAME_BYTES is declared, but its layout differs from that of version {from}: {}; remove the \
-                     declaration",
-                    before
-                        .and_then(|before| before.difference(shape))
-                        .unwrap_or_default()
-                );
-                return Err(Error::Shape {
-                    table: name.to_owned(),
-                    version: *version,
-                    difference,
-                });
-            }
+        if casts.same_bytes {
+            check_layout(name, before.as_ref(), version, &shape)?;
         }
+        shapes.push((version, catalog::save_shape(&*core.shared.engine, &shape)?));
+        before = Some(shape);
     }
-    let step = Step {
-        table: name.to_owned(),
-        from,
-        to,
-        metadata_only,
-    };
+    let step = Step { table: name.to_owned(), from, to, metadata_only };
     Ok(PlannedStep { step, shapes })
+}
+
+/// `SAME_BYTES` is a promise about meaning; that the layout is the same can be checked.
+fn check_layout(table: &str, before: Option<&Shape>, version: u32, shape: &Shape) -> Result<()> {
+    let Some(before) = before.filter(|before| !before.layout_eq(shape)) else {
+        return Ok(());
+    };
+    let difference = format!(
+        "SAME_BYTES is declared, but its layout differs from that of the version before: {}; remove the declaration",
+        before.difference(shape).unwrap_or_default()
+    );
+    Err(Error::Shape { table: table.to_owned(), version, difference })
 }
 
 /// The commit and the flip of `begin`.
@@ -248,10 +222,8 @@ fn begin(
     core.change(started, |catalog| {
         let subject = || format!("migration {name}");
         if let Some(old) = catalog.migrations.get(name) {
-            let reason = format!(
-                "there was a migration of this name, it is {}; choose another",
-                old.phase()?
-            );
+            let reason =
+                format!("there was a migration of this name, it is {}; choose another", old.phase()?);
             return Err(Error::state(subject(), reason));
         }
         let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
@@ -264,9 +236,7 @@ fn begin(
                 return Err(Error::state(format!("table {}", step.table), reason));
             }
             if table.stored != step.from || !seen.insert(step.table.clone()) {
-                return Err(Error::Conflict {
-                    subject: format!("table {}", step.table),
-                });
+                return Err(Error::Conflict { subject: format!("table {}", step.table) });
             }
             table.migration = Some(name.to_owned());
             table.active = step.to;
@@ -285,11 +255,7 @@ fn begin(
             state.set_frontier(Frontier::Start);
             flips.push((state, core.route_of(catalog, table)?));
         }
-        Ok(Change {
-            event,
-            flips,
-            result: (),
-        })
+        Ok(Change { event, flips, result: () })
     })
 }
 
@@ -304,12 +270,7 @@ fn sampled_growth(core: &Core, name: &str, to: u32) -> Result<f64> {
         return Ok(1.0);
     };
     let mut page = Page::new();
-    tree.tree.scan(
-        (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded),
-        false,
-        128,
-        &mut page,
-    )?;
+    tree.tree.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false, 128, &mut page)?;
     let (mut before, mut after) = (0usize, 0usize);
     for (key, value) in &page {
         let Ok(entry) = Entry::parse(key, value.clone()) else {
@@ -320,11 +281,7 @@ fn sampled_growth(core: &Core, name: &str, to: u32) -> Result<f64> {
             after += key.len() + main.len() + crate::envelope::OVERHEAD_MAX;
         }
     }
-    Ok(if before == 0 {
-        1.0
-    } else {
-        after as f64 / before as f64
-    })
+    Ok(if before == 0 { 1.0 } else { after as f64 / before as f64 })
 }
 
 /// A handle on a migration that was begun.
@@ -336,19 +293,14 @@ pub struct Migration {
 
 impl std::fmt::Debug for Migration {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Migration")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
+        f.debug_struct("Migration").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
 impl Migration {
     pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Result<Self> {
         lease.0.catalog().migration(name)?;
-        Ok(Migration {
-            lease,
-            name: name.to_owned(),
-        })
+        Ok(Migration { lease, name: name.to_owned() })
     }
 
     /// The migration's name.
@@ -363,8 +315,8 @@ impl Migration {
     fn run(&self) -> Result<Arc<Run>> {
         let run = self.core().runs.lock().get(&self.name).cloned();
         match run {
-            Some(run) => Ok(run),
-            None => {
+            Some(run) if !run.control().closed => Ok(run),
+            _ => {
                 let phase = self.core().catalog().migration(&self.name)?.phase()?;
                 Err(self.refuse(format!("it is {phase}, and nothing can be done to it any more")))
             }
@@ -431,18 +383,18 @@ impl Migration {
     fn set_paused(&self, paused: bool) -> Result<()> {
         let started = Instant::now();
         let run = self.run()?;
-        run.join();
+        let seat = run.seat()?;
         let what = if paused { "pause" } else { "unpause" };
-        self.core().change(started, |catalog| {
+        let changed = self.core().change(started, |catalog| {
             catalog.migration_mut(&self.name)?.paused = paused;
-            Ok(Change {
-                event: Event::new(what, &self.name),
-                flips: Vec::new(),
-                result: (),
-            })
-        })?;
-        run.set(|control| control.paused = paused);
-        worker::start(self.core(), &run)
+            Ok(Change { event: Event::new(what, &self.name), flips: Vec::new(), result: () })
+        });
+        if changed.is_ok() {
+            run.set(|control| control.paused = paused);
+        }
+        drop(seat);
+        worker::start(self.core(), &run)?;
+        changed
     }
 
     /// Changes the budget, at once. It is not persisted: a reopened store starts with that of its options.
@@ -464,6 +416,18 @@ impl Migration {
     pub fn step(&self, records: usize) -> Result<Status> {
         let core = self.core();
         let run = self.run()?;
+        let Some(seat) = run.try_seat() else {
+            return Err(self.refuse("another thread drives it; pause it, and drive it from one thread"));
+        };
+        let stepped = self.step_seated(core, &run, records);
+        drop(seat);
+        // Someone may have found the seat taken who wanted to start it.
+        worker::start(core, &run)?;
+        stepped?;
+        self.status()
+    }
+
+    fn step_seated(&self, core: &Core, run: &Run, records: usize) -> Result<()> {
         if !run.control().paused {
             return Err(self.refuse("its backfill runs in the background; pause it to drive it by hand"));
         }
@@ -486,14 +450,14 @@ impl Migration {
             let stepped = worker::step_first_unfinished(&mut tables, &meter, left.max(1))?;
             left = left.saturating_sub(stepped.records);
             if stepped.caught_up {
-                worker::completed(core, &run)?;
+                worker::completed(core, run)?;
                 break;
             }
-            if left == 0 {
+            if left == 0 || stepped.moved || run.stopping() {
                 break;
             }
         }
-        self.status()
+        Ok(())
     }
 
     /// Runs the backfill again with the code that is open now: derived entries go back to what they came from
@@ -506,41 +470,39 @@ impl Migration {
         let started = Instant::now();
         let core = self.core();
         let run = self.run()?;
-        run.join();
-        let result = self.restart_joined(core, &run, started);
+        let seat = run.seat()?;
+        let result = self.restart_seated(core, &run, started);
+        drop(seat);
         worker::start(core, &run)?;
         result
     }
 
-    fn restart_joined(&self, core: &Core, run: &Run, started: Instant) -> Result<()> {
+    fn restart_seated(&self, core: &Core, run: &Run, started: Instant) -> Result<()> {
         if !core.catalog().migration(&self.name)?.phase()?.is_forward() {
             return Err(self.refuse("it does not go forward; resume it, then restart"));
         }
-        // Rule 3: lowered durably (the change below flushes) before anything is removed.
+        // Rule 3: lowered durably before anything is removed.
         for table in &run.tables {
             let mut progress = Progress::start();
             progress.set_stage(Stage::Reverting);
             run::save_progress(&core.shared, &table.overlay, &progress)?;
         }
+        core.shared.flush()?;
         core.change(started, |catalog| {
             let entry = catalog.migration_mut(&self.name)?;
             if !entry.phase()?.is_forward() {
-                return Err(Error::Conflict {
-                    subject: format!("migration {}", self.name),
-                });
+                return Err(Error::Conflict { subject: format!("migration {}", self.name) });
             }
             entry.set_phase(Phase::Open);
-            Ok(Change {
-                event: Event::new("restart", &self.name),
-                flips: Vec::new(),
-                result: (),
-            })
+            Ok(Change { event: Event::new("restart", &self.name), flips: Vec::new(), result: () })
         })?;
         let mut flips = Vec::new();
         for table in &run.tables {
             let mut progress = Progress::start();
             progress.set_stage(Stage::Reverting);
             *table.progress.lock() = progress;
+            *table.pass.lock() = None;
+            *table.unsaved.lock() = None;
             table.state.set_frontier(Frontier::Start);
             flips.push((Arc::clone(&table.state), Route::clone(&table.state.route_owned())));
         }
@@ -585,7 +547,7 @@ impl Migration {
         let started = Instant::now();
         let core = self.core();
         let run = self.run()?;
-        run.join();
+        let seat = run.seat()?;
         let back = target == Phase::RolledBack;
         let turned = core.change(started, |catalog| {
             let entry = catalog.migration_mut(&self.name)?;
@@ -593,11 +555,7 @@ impl Migration {
             if back && entry.one_way {
                 return Err(self.refuse("it was begun one_way(), so there is nothing to go back to"));
             }
-            let fits = if back {
-                phase.is_forward()
-            } else {
-                phase == Phase::RolledBack
-            };
+            let fits = if back { phase.is_forward() } else { phase == Phase::RolledBack };
             if !fits {
                 let verb = if back { "rolled back" } else { "resumed" };
                 return Err(self.refuse(format!("it is {phase}, so it cannot be {verb}")));
@@ -611,19 +569,16 @@ impl Migration {
                 flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
             }
             let event = Event::new(if back { "rollback" } else { "resume" }, &self.name);
-            Ok(Change {
-                event,
-                flips,
-                result: (),
-            })
+            Ok(Change { event, flips, result: () })
         });
         if turned.is_ok() {
             run.set_activity(run::activity_of(target));
         }
-        worker::start(core, &run)?;
         if turned.is_ok() && run.tables.is_empty() && !back {
             worker::completed(core, &run)?;
         }
+        drop(seat);
+        worker::start(core, &run)?;
         turned
     }
 
@@ -638,11 +593,7 @@ impl Migration {
         if !status.phase.is_forward() {
             return Err(self.refuse(format!("it is {}; resume it before a contract", status.phase)));
         }
-        if run
-            .tables
-            .iter()
-            .any(|t| !matches!(t.progress.lock().stage(), Ok(Stage::Forwarding)))
-        {
+        if run.tables.iter().any(|t| !matches!(t.progress.lock().stage(), Ok(Stage::Forwarding))) {
             return Err(self.refuse("its backfill is not complete; `wait()` for it, then contract"));
         }
         let entry = self.core().catalog();
@@ -658,11 +609,7 @@ impl Migration {
             }
         });
         let destroys = destroys.collect();
-        Ok(ContractPlan {
-            lease: Arc::clone(&self.lease),
-            run,
-            destroys,
-        })
+        Ok(ContractPlan { lease: Arc::clone(&self.lease), run, destroys })
     }
 
     /// Says what giving up the migration would destroy. It must be rolled back.
@@ -688,12 +635,7 @@ impl Migration {
             ),
         });
         let destroys = destroys.collect();
-        Ok(AbandonPlan {
-            lease: Arc::clone(&self.lease),
-            run,
-            writes,
-            destroys,
-        })
+        Ok(AbandonPlan { lease: Arc::clone(&self.lease), run, writes, destroys })
     }
 }
 
@@ -717,20 +659,14 @@ pub struct AbandonPlan {
 
 impl std::fmt::Display for AbandonPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(
-            f,
-            "abandoning migration {} will destroy, for good:",
-            self.run.name
-        )?;
+        writeln!(f, "abandoning migration {} will destroy, for good:", self.run.name)?;
         self.destroys.iter().try_for_each(|line| writeln!(f, "  {line}"))
     }
 }
 
 impl std::fmt::Debug for AbandonPlan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AbandonPlan")
-            .field("destroys", &self.destroys)
-            .finish_non_exhaustive()
+        f.debug_struct("AbandonPlan").field("destroys", &self.destroys).finish_non_exhaustive()
     }
 }
 
@@ -749,46 +685,50 @@ impl AbandonPlan {
     pub fn execute(self) -> Result<()> {
         let started = Instant::now();
         let core = &self.lease.0;
-        self.run.join();
         let name = self.run.name.as_str();
+        let seat = self.run.seat()?;
+        let done = match self.writes {
+            NewWrites::Discard => self.discard(core, started),
+            NewWrites::Keep => self.begin_folding(core, started),
+        };
+        drop(seat);
+        // Whatever phase it is in now, its worker goes on.
+        worker::start(core, &self.run)?;
+        done?;
         match self.writes {
             NewWrites::Discard => {
-                // Flush before the commit that closes a migration (rule 10).
-                core.shared.flush()?;
-                let event = Event::new("abandon", name).count("new writes discarded", 1);
-                close_at_from(core, &self.run, started, event, Phase::RolledBack)?;
-                self.run.set(|control| control.closed = true);
-                core.start_sweeper()
+                core.start_sweeper();
+                Ok(())
             }
             NewWrites::Keep => {
-                core.change(started, |catalog| {
-                    let entry = catalog.migration_mut(name)?;
-                    if entry.phase()? != Phase::RolledBack {
-                        return Err(Error::Conflict {
-                            subject: format!("migration {name}"),
-                        });
-                    }
-                    entry.set_phase(Phase::Folding);
-                    let mut flips = Vec::new();
-                    for step in &entry.tables.clone() {
-                        flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
-                    }
-                    Ok(Change {
-                        event: Event::new("fold", name),
-                        flips,
-                        result: (),
-                    })
-                })?;
-                self.run.set_activity(Activity::Fold);
-                worker::start(core, &self.run)?;
-                Migration {
-                    lease: Arc::clone(&self.lease),
-                    name: name.to_owned(),
-                }
-                .wait()
-                .map(|_| ())
+                Migration { lease: Arc::clone(&self.lease), name: name.to_owned() }.wait().map(|_| ())
             }
         }
+    }
+
+    fn discard(&self, core: &Core, started: Instant) -> Result<()> {
+        // Flush before the commit that closes a migration (rule 10).
+        core.shared.flush()?;
+        let event = Event::new("abandon", &self.run.name).count("new writes discarded", 1);
+        close_at_from(core, &self.run, started, event, Phase::RolledBack)
+    }
+
+    fn begin_folding(&self, core: &Core, started: Instant) -> Result<()> {
+        let name = self.run.name.as_str();
+        core.change(started, |catalog| {
+            let entry = catalog.migration_mut(name)?;
+            if entry.phase()? != Phase::RolledBack {
+                return Err(Error::Conflict { subject: format!("migration {name}") });
+            }
+            entry.set_phase(Phase::Folding);
+            let mut flips = Vec::new();
+            for step in &entry.tables.clone() {
+                flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
+            }
+            Ok(Change { event: Event::new("fold", name), flips, result: () })
+        })?;
+        self.run.set_activity(Activity::Fold);
+        Ok(())
     }
 }
 
@@ -798,9 +738,7 @@ fn close_at_from(core: &Core, run: &Run, started: Instant, event: Event, expecte
     core.change(started, |catalog| {
         let entry = catalog.migration_mut(name)?;
         if entry.phase()? != expected {
-            return Err(Error::Conflict {
-                subject: format!("migration {name}"),
-            });
+            return Err(Error::Conflict { subject: format!("migration {name}") });
         }
         entry.set_phase(Phase::Abandoned);
         let steps = entry.tables.clone();
@@ -814,17 +752,12 @@ fn close_at_from(core: &Core, run: &Run, started: Instant, event: Event, expecte
         for step in &steps {
             flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
         }
-        Ok(Change {
-            event,
-            flips,
-            result: (),
-        })
+        Ok(Change { event, flips, result: () })
     })?;
     for table in &run.tables {
         table.state.set_frontier(Frontier::Start);
         table.state.set_activity(Activity::Sweep);
-        run::forget_progress(&core.shared, &table.overlay)?;
     }
-    core.runs.lock().remove(name);
+    run.close(&core.shared);
     Ok(())
 }

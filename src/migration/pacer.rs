@@ -16,10 +16,7 @@ pub struct Budget {
 impl Default for Budget {
     /// Pauses of 1 ms, and at most 30% of a core.
     fn default() -> Self {
-        Self {
-            pause_max: Duration::from_millis(1),
-            core_share: 0.3,
-        }
+        Self { pause_max: Duration::from_millis(1), core_share: 0.3 }
     }
 }
 
@@ -32,20 +29,13 @@ impl Budget {
 
     /// The most that the worker takes of one core, between 0.01 and 1. Default 0.3.
     pub fn core_share(mut self, share: f64) -> Self {
-        self.core_share = if share.is_finite() {
-            share.clamp(0.01, 1.0)
-        } else {
-            1.0
-        };
+        self.core_share = if share.is_finite() { share.clamp(0.01, 1.0) } else { 1.0 };
         self
     }
 
     /// No rests and large batches: as fast as the engine goes, whatever it does to the foreground.
     pub fn unlimited() -> Self {
-        Self {
-            pause_max: Duration::from_secs(3600),
-            core_share: 1.0,
-        }
+        Self { pause_max: Duration::from_secs(3600), core_share: 1.0 }
     }
 
     /// The bound on a batch's engine time.
@@ -92,13 +82,8 @@ pub(crate) fn decide(budget: &Budget, batch: usize, measured: &Measured) -> Deci
     } else {
         batch
     };
-    let rest = measured
-        .elapsed
-        .mul_f64((1.0 / budget.core_share - 1.0).clamp(0.0, 1000.0));
-    Decision {
-        batch: next.clamp(BATCH_MIN, BATCH_MAX),
-        rest: rest.min(REST_MAX),
-    }
+    let rest = measured.elapsed.mul_f64((1.0 / budget.core_share - 1.0).clamp(0.0, 1000.0));
+    Decision { batch: next.clamp(BATCH_MIN, BATCH_MAX), rest: rest.min(REST_MAX) }
 }
 
 #[cfg(test)]
@@ -107,11 +92,7 @@ mod tests {
 
     fn measured(records: usize, engine_us: u64) -> Measured {
         let engine = Duration::from_micros(engine_us);
-        Measured {
-            records,
-            engine,
-            elapsed: engine * 2,
-        }
+        Measured { records, engine, elapsed: engine * 2 }
     }
 
     #[test]
@@ -128,10 +109,7 @@ mod tests {
     fn stays_in_its_bounds_whatever_is_measured() {
         let budget = Budget::default();
         assert_eq!(decide(&budget, 1, &measured(1, 900_000)).batch, BATCH_MIN);
-        assert_eq!(
-            decide(&Budget::unlimited(), BATCH_MAX, &measured(BATCH_MAX, 1)).batch,
-            BATCH_MAX
-        );
+        assert_eq!(decide(&Budget::unlimited(), BATCH_MAX, &measured(BATCH_MAX, 1)).batch, BATCH_MAX);
         assert_eq!(decide(&budget, 0, &measured(0, 0)).batch, BATCH_MIN);
     }
 
@@ -139,14 +117,7 @@ mod tests {
     fn rests_so_that_it_keeps_its_share_of_a_core() {
         let budget = Budget::default().core_share(0.25);
         let decision = decide(&budget, 10, &measured(10, 500));
-        assert_eq!(
-            decision.rest,
-            Duration::from_millis(3),
-            "1 ms of work, 3 ms of rest"
-        );
-        assert_eq!(
-            decide(&Budget::unlimited(), 10, &measured(10, 500)).rest,
-            Duration::ZERO
-        );
+        assert_eq!(decision.rest, Duration::from_millis(3), "1 ms of work, 3 ms of rest");
+        assert_eq!(decide(&Budget::unlimited(), 10, &measured(10, 500)).rest, Duration::ZERO);
     }
 }

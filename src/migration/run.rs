@@ -1,7 +1,8 @@
 //! What is known in memory of an open migration, and the control of its one worker.
 
+use std::ops::Bound;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -11,6 +12,7 @@ use crate::catalog::{Catalog, MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Core, Shared};
 use crate::engine::Page;
 use crate::error::{Error, Result};
+use crate::flusher::Ticket;
 use crate::lineage::Casts;
 use crate::migration::Budget;
 use crate::route::{Frontier, TableState};
@@ -23,8 +25,16 @@ pub(crate) struct RunTable {
     /// The overlay's name; the key of the persisted progress.
     pub(crate) overlay: String,
     pub(crate) progress: Mutex<Progress>,
+    /// Where a pass over the overlay (to revert, or to bring forward) goes on, if one is under way. It outlives
+    /// the worker that began it.
+    pub(crate) pass: Mutex<Option<Bound<Vec<u8>>>>,
+    /// A cursor that may be persisted once a flush that started after the ticket is done. It outlives the worker
+    /// too, or a backfill that is driven step by step would persist none.
+    pub(crate) unsaved: Mutex<Option<(Ticket, Vec<u8>)>>,
 }
 
+/// The migration is driven by one thread at a time (rule 4): its worker, a caller of `step`, or a verb. Whoever
+/// holds the seat may change progress, frontier, routes and phase; everyone else takes it first.
 pub(crate) struct Run {
     pub(crate) name: String,
     pub(crate) tables: Vec<RunTable>,
@@ -35,8 +45,12 @@ pub(crate) struct Run {
 
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
-    pub(crate) stop: bool,
+    /// The thread that has the seat.
+    seated: Option<ThreadId>,
+    /// Verbs that wait for the seat: who has it gives it up soon. A closed store waits for ever.
+    wanted: usize,
     pub(crate) paused: bool,
+    /// The seat is the worker's.
     pub(crate) running: bool,
     pub(crate) budget: Budget,
     pub(crate) waiting: Option<Waiting>,
@@ -61,6 +75,8 @@ pub enum Waiting {
         /// The floor (`Options::free_bytes_min`).
         floor: u64,
     },
+    /// The store was opened without background work.
+    Background,
     /// The engine failed; it is tried again.
     Retry {
         /// The error.
@@ -83,10 +99,7 @@ impl Run {
             let table = catalog.table(&step.table)?;
             let state = core.table(&step.table)?;
             let Some(overlay) = table.overlay().map(|g| table.tree(g)) else {
-                return Err(Error::state(
-                    format!("migration {name}"),
-                    "a table of it has no overlay",
-                ));
+                return Err(Error::state(format!("migration {name}"), "a table of it has no overlay"));
             };
             let progress = load_progress(&core.shared, &overlay)?;
             let stage = progress.stage()?;
@@ -96,15 +109,13 @@ impl Run {
                 state.backlog.demand_pass();
             }
             state.set_activity(activity_of(phase));
-            tables.push(RunTable {
-                state,
-                step: step.clone(),
-                overlay,
-                progress: Mutex::new(progress),
-            });
+            let (progress, pass) = (Mutex::new(progress), Mutex::new(None));
+            let (step, unsaved) = (step.clone(), Mutex::new(None));
+            tables.push(RunTable { state, step, overlay, progress, pass, unsaved });
         }
         let control = Control {
-            stop: false,
+            seated: None,
+            wanted: 0,
             paused: entry.paused,
             running: false,
             budget: core.shared.settings.budget,
@@ -130,62 +141,131 @@ impl Run {
         self.changed.notify_all();
     }
 
+    /// Whether someone waits for the seat.
     pub(crate) fn stopping(&self) -> bool {
-        self.control.lock().stop
+        self.control.lock().wanted > 0
     }
 
     /// Sleeps until something changes, at most `at_most`.
     pub(crate) fn sleep(&self, at_most: Duration) {
         let mut control = self.control.lock();
-        if !control.stop {
+        if control.wanted == 0 {
             self.changed.wait_for(&mut control, at_most);
         }
     }
 
-    /// Starts a worker unless one runs.
+    fn conflict(&self) -> Error {
+        Error::Conflict { subject: format!("migration {}", self.name) }
+    }
+
+    /// Takes the seat for a verb; who has it is asked to stop. To be followed by [`super::start_worker`] once the
+    /// seat is free again, unless the migration is closed.
+    ///
+    /// Refused to the thread that has it: that is an observer's call, made from inside the work.
+    pub(crate) fn seat(&self) -> Result<Seat<'_>> {
+        let me = std::thread::current().id();
+        let mut control = self.control.lock();
+        if control.seated == Some(me) {
+            let reason =
+                "an observer called this from the thread that drives the migration; use another thread";
+            return Err(Error::state(format!("migration {}", self.name), reason));
+        }
+        control.wanted += 1;
+        self.changed.notify_all();
+        while control.seated.is_some() {
+            self.changed.wait(&mut control);
+        }
+        control.wanted -= 1;
+        if control.closed {
+            drop(control);
+            self.changed.notify_all();
+            return Err(self.conflict());
+        }
+        control.seated = Some(me);
+        Ok(Seat { run: self })
+    }
+
+    /// Takes the seat if it is free and nobody waits for it.
+    pub(crate) fn try_seat(&self) -> Option<Seat<'_>> {
+        let mut control = self.control.lock();
+        if control.seated.is_some() || control.wanted > 0 || control.closed {
+            return None;
+        }
+        control.seated = Some(std::thread::current().id());
+        Some(Seat { run: self })
+    }
+
+    /// Starts a worker if the seat is free. If it is not, whoever has it or waits for it starts one afterwards.
     pub(crate) fn spawn(
         self: &Arc<Run>,
         core: &Arc<Core>,
         body: impl FnOnce(&Arc<Core>, &Arc<Run>) + Send + 'static,
     ) -> Result<()> {
         let mut thread = self.thread.lock();
-        {
-            let mut control = self.control.lock();
-            if control.running {
-                return Ok(());
-            }
-            control.stop = false;
+        let Some(seat) = self.try_seat() else {
+            return Ok(());
+        };
+        self.set(|control| {
             control.running = true;
             control.waiting = None;
-        }
+        });
+        // The seat goes over to the worker: freed by it, or here if there will be none.
+        std::mem::forget(seat);
         if let Some(old) = thread.take() {
             drop(old.join());
         }
         let (core, run) = (Arc::clone(core), Arc::clone(self));
         let spawned = crate::core::spawn("exuvia-backfill", move || {
+            run.set(|control| control.seated = Some(std::thread::current().id()));
+            let seat = Seat { run: &run };
             body(&core, &run);
-            run.set(|control| control.running = false);
+            drop(core);
+            drop(seat);
         });
         match spawned {
             Ok(handle) => {
+                self.set(|control| {
+                    if control.seated == Some(std::thread::current().id()) {
+                        control.seated = Some(handle.thread().id());
+                    }
+                });
                 *thread = Some(handle);
                 Ok(())
             }
             Err(e) => {
-                self.set(|control| control.running = false);
+                drop(Seat { run: self });
                 Err(e)
             }
         }
     }
 
-    /// Stops the worker and waits until it is gone (ordering rule 4).
-    pub(crate) fn join(&self) {
-        self.set(|control| control.stop = true);
-        let mut thread = self.thread.lock();
-        if let Some(handle) = thread.take()
-            && handle.thread().id() != std::thread::current().id()
+    /// The migration is closed, durably: nobody takes the seat again. The run stays known, so that a store that
+    /// is being closed waits for its worker too.
+    pub(crate) fn close(&self, shared: &Shared) {
+        self.set(|control| control.closed = true);
+        for table in &self.tables {
+            // A key that nothing reads any more: of no account if it stays.
+            if let Err(e) = forget_progress(shared, &table.overlay) {
+                tracing::warn!(target: "exuvia", error = %e, "the progress of a closed migration stays behind");
+            }
+        }
+    }
+
+    /// Ends all work on the migration for good, and waits until it has ended: the store is being closed.
+    pub(crate) fn shut(&self) {
+        let me = std::thread::current().id();
+        let mut control = self.control.lock();
+        control.wanted += 1;
+        self.changed.notify_all();
+        while control.seated.is_some_and(|seated| seated != me) {
+            self.changed.wait(&mut control);
+        }
+        drop(control);
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && thread.thread().id() != me
         {
-            drop(handle.join());
+            drop(thread.join());
         }
     }
 
@@ -198,18 +278,31 @@ impl Run {
     /// Whether the copy is done and nothing of old writers is left to bring forward.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.tables.iter().all(|table| {
-            table.state.backlog.is_empty() && matches!(table.progress.lock().stage(), Ok(Stage::Forwarding))
+            table.state.backlog.is_empty()
+                && table.pass.lock().is_none()
+                && matches!(table.progress.lock().stage(), Ok(Stage::Forwarding))
         })
     }
 
     /// The phase, as far as the catalog says `complete` and old writers have not undone it since (rule 12).
     pub(crate) fn visible_phase(&self, entry: &MigrationEntry) -> Result<Phase> {
         let phase = entry.phase()?;
-        Ok(if phase == Phase::Complete && !self.is_caught_up() {
-            Phase::Open
-        } else {
-            phase
-        })
+        Ok(if phase == Phase::Complete && !self.is_caught_up() { Phase::Open } else { phase })
+    }
+}
+
+/// The right to drive a migration; free again when dropped, also by a panic.
+#[must_use = "the seat is free again at once"]
+pub(crate) struct Seat<'a> {
+    run: &'a Run,
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.run.set(|control| {
+            control.seated = None;
+            control.running = false;
+        });
     }
 }
 
@@ -249,11 +342,7 @@ impl RunTable {
                 .fold(0.0, |sum, (byte, at)| sum + f64::from(*byte) / 256f64.powi(at))
         };
         let (first, last, at) = (position(&first), position(&last), position(&progress.cursor));
-        if last > first {
-            ((at - first) / (last - first)).clamp(0.0, 1.0)
-        } else {
-            0.0
-        }
+        if last > first { ((at - first) / (last - first)).clamp(0.0, 1.0) } else { 0.0 }
     }
 }
 
@@ -279,7 +368,13 @@ pub(crate) fn activity_of(phase: Phase) -> Activity {
 pub(crate) fn load_progress(shared: &Shared, overlay: &str) -> Result<Progress> {
     let key = Progress::key(overlay);
     match shared.engine.tree(crate::catalog::TREE)?.get(&key)? {
-        Some(bytes) => Progress::from_bytes(&key, &bytes),
+        Some(bytes) => Progress::from_bytes(&key, &bytes).or_else(|e| {
+            // Losing it costs time only: everything derived is made again, from the first key on.
+            tracing::warn!(target: "exuvia", error = %e, "the backfill starts again");
+            let mut progress = Progress::start();
+            progress.set_stage(Stage::Reverting);
+            Ok(progress)
+        }),
         None => Ok(Progress::start()),
     }
 }
@@ -287,18 +382,12 @@ pub(crate) fn load_progress(shared: &Shared, overlay: &str) -> Result<Progress> 
 /// Writes progress. The caller has flushed what it claims.
 pub(crate) fn save_progress(shared: &Shared, overlay: &str, progress: &Progress) -> Result<()> {
     let key = Progress::key(overlay);
-    shared
-        .engine
-        .tree(crate::catalog::TREE)?
-        .put(&key, &progress.to_bytes(&key)?)?;
+    shared.engine.tree(crate::catalog::TREE)?.put(&key, &progress.to_bytes(&key)?)?;
     shared.flusher.touch();
     Ok(())
 }
 
 pub(crate) fn forget_progress(shared: &Shared, overlay: &str) -> Result<()> {
-    shared
-        .engine
-        .tree(crate::catalog::TREE)?
-        .delete(&Progress::key(overlay))?;
+    shared.engine.tree(crate::catalog::TREE)?.delete(&Progress::key(overlay))?;
     Ok(())
 }

@@ -74,16 +74,13 @@ impl std::fmt::Display for Waiting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Waiting::Code { table } => {
-                write!(
-                    f,
-                    "no handle with the code of the new version of table {table} is open; open one"
-                )
+                write!(f, "no handle with the code of the new version of table {table} is open; open one")
             }
             Waiting::Space { free, floor } => {
-                write!(
-                    f,
-                    "{free} bytes are free and {floor} must stay free; make room, it goes on by itself"
-                )
+                write!(f, "{free} bytes are free and {floor} must stay free; make room, it goes on by itself")
+            }
+            Waiting::Background => {
+                f.write_str("the store was opened without background work; open it with it, and it goes on")
             }
             Waiting::Retry { reason } => write!(f, "the engine failed, it is tried again: {reason}"),
             Waiting::Failed { reason } => write!(f, "it failed: {reason}"),
@@ -108,9 +105,7 @@ pub(crate) fn of(core: &Core, catalog: &Catalog, name: &str) -> Result<Status> {
         eta: None,
     };
     for step in &entry.tables {
-        let part = run
-            .as_ref()
-            .and_then(|run| run.tables.iter().find(|t| t.step.table == step.table));
+        let part = run.as_ref().and_then(|run| run.tables.iter().find(|t| t.step.table == step.table));
         status.tables.push(TableStatus {
             table: step.table.clone(),
             from: step.from,
@@ -121,7 +116,9 @@ pub(crate) fn of(core: &Core, catalog: &Catalog, name: &str) -> Result<Status> {
             backlog_unknown: part.is_some_and(|t| t.state.backlog.wants_pass()),
         });
     }
-    let Some(run) = run else { return Ok(status) };
+    let Some(run) = run.filter(|_| !status.phase.is_closed()) else {
+        return Ok(status);
+    };
     status.phase = run.visible_phase(entry)?;
     status.fraction = worker::fraction(&run);
     let control = run.control();

@@ -39,24 +39,30 @@ impl Sweeper {
 }
 
 impl Core {
-    /// Starts the sweeper, if there is anything to sweep; one that runs is stopped first.
-    pub(crate) fn start_sweeper(self: &Arc<Core>) -> Result<()> {
-        let mut sweeper = self.sweeper.lock();
-        if let Some(old) = sweeper.take() {
-            old.join();
+    /// Starts the sweeper, if there is anything to sweep; one that runs is stopped first. A failure is no
+    /// failure of the verb that left something to sweep: it waits for the next verb, or the next open.
+    pub(crate) fn start_sweeper(self: &Arc<Core>) {
+        if let Err(e) = self.try_start_sweeper() {
+            tracing::warn!(target: "exuvia", error = %e, "the sweep could not begin; it waits for the next open");
+        }
+    }
+
+    fn try_start_sweeper(self: &Arc<Core>) -> Result<()> {
+        // Joined under no lock: an observer that the old one is telling may ask about it.
+        self.stop_sweeper();
+        if !self.shared.settings.background {
+            return Ok(());
         }
         let catalog = self.catalog();
-        let unswept = catalog
-            .tables
-            .values()
-            .any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
-        let dead = self
-            .shared
-            .engine
-            .trees()?
-            .iter()
-            .any(|tree| !catalog.is_named(tree));
+        let unswept =
+            catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
+        let dead = self.shared.engine.trees()?.iter().any(|tree| !catalog.is_named(tree));
         if !unswept && !dead {
+            return Ok(());
+        }
+        let mut sweeper = self.sweeper.lock();
+        // A closed store gets no new thread, and another thread's sweeper does the same work.
+        if sweeper.is_some() || self.shared.check_usable().is_err() {
             return Ok(());
         }
         let stop = Arc::new(AtomicBool::new(false));
@@ -81,10 +87,7 @@ impl Core {
 
     /// Whether a sweep is at work.
     pub(crate) fn is_sweeping(&self) -> bool {
-        self.sweeper
-            .lock()
-            .as_ref()
-            .is_some_and(|sweeper| !sweeper.thread.is_finished())
+        self.sweeper.lock().as_ref().is_some_and(|sweeper| !sweeper.thread.is_finished())
     }
 }
 
@@ -173,18 +176,10 @@ fn clean(
     core.change(started, move |catalog| {
         let table = catalog.table_mut(&name)?;
         let id = table.id;
-        for swept in table
-            .generations
-            .iter_mut()
-            .filter(|g| format!("{id}/{}", g.id) == generation)
-        {
+        for swept in table.generations.iter_mut().filter(|g| format!("{id}/{}", g.id) == generation) {
             swept.unswept = false;
         }
-        Ok(Change {
-            event,
-            flips: Vec::new(),
-            result: (),
-        })
+        Ok(Change { event, flips: Vec::new(), result: () })
     })?;
     Ok(true)
 }
@@ -231,15 +226,8 @@ fn paced(
         if end {
             return Ok(true);
         }
-        let Decision { batch: next, rest } = pacer::decide(
-            &budget,
-            batch,
-            &Measured {
-                records,
-                engine,
-                elapsed,
-            },
-        );
+        let Decision { batch: next, rest } =
+            pacer::decide(&budget, batch, &Measured { records, engine, elapsed });
         batch = next;
         std::thread::sleep(rest);
     }

@@ -24,6 +24,10 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Starts the worker of a run if the migration goes forward, is not paused, and the code is there.
 pub(crate) fn start(core: &Arc<Core>, run: &Arc<Run>) -> Result<()> {
     let phase = core.catalog().migration(&run.name)?.phase()?;
+    if !core.shared.settings.background {
+        run.set(|control| control.waiting = Some(Waiting::Background));
+        return Ok(());
+    }
     if phase == Phase::Folding {
         return run.spawn(core, crate::migration::fold::work);
     }
@@ -39,10 +43,7 @@ pub(crate) fn start(core: &Arc<Core>, run: &Arc<Run>) -> Result<()> {
 
 /// A table of the migration that no handle has brought the code for.
 pub(crate) fn missing_code(run: &Run) -> Option<String> {
-    run.tables
-        .iter()
-        .find(|table| table.casts().is_none())
-        .map(|table| table.step.table.clone())
+    run.tables.iter().find(|table| table.casts().is_none()).map(|table| table.step.table.clone())
 }
 
 fn work(core: &Arc<Core>, run: &Arc<Run>) {
@@ -57,21 +58,13 @@ fn work(core: &Arc<Core>, run: &Arc<Run>) {
             Ok(()) => return,
             Err(e) if is_transient(&e) && !core.shared.is_poisoned() => {
                 tracing::warn!(target: "exuvia", error = %e, "backfill failed; it goes on where it was");
-                run.set(|control| {
-                    control.waiting = Some(Waiting::Retry {
-                        reason: e.to_string(),
-                    })
-                });
+                run.set(|control| control.waiting = Some(Waiting::Retry { reason: e.to_string() }));
                 run.sleep(retry);
                 retry = (retry * 2).min(RETRY_MAX);
             }
             Err(e) => {
                 tracing::error!(target: "exuvia", error = %e, "backfill ended");
-                run.set(|control| {
-                    control.waiting = Some(Waiting::Failed {
-                        reason: e.to_string(),
-                    })
-                });
+                run.set(|control| control.waiting = Some(Waiting::Failed { reason: e.to_string() }));
                 return;
             }
         }
@@ -82,14 +75,14 @@ fn work(core: &Arc<Core>, run: &Arc<Run>) {
 fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result<()> {
     let mut tables = Vec::new();
     for table in &run.tables {
-        let casts = table
-            .casts()
-            .ok_or_else(|| Error::state(&run.name, "the code of its version is gone"))?;
+        let casts =
+            table.casts().ok_or_else(|| Error::state(&run.name, "the code of its version is gone"))?;
         tables.push(TableBackfill::new(table, casts));
     }
     let mut batch = FIRST_BATCH;
     let mut space_checked: Option<Instant> = None;
     while !run.stopping() {
+        core.shared.check_usable()?;
         if space_checked.is_none_or(|at| at.elapsed() >= SPACE_CHECK_EVERY) {
             space_checked = Some(Instant::now());
             if let Some(waiting) = short_of_space(&core.shared) {
@@ -103,10 +96,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
             run.set(|control| control.waiting = None);
         }
         let budget = run.control().budget;
-        core.shared
-            .recorder
-            .budget_ns
-            .store(nanos(budget.pause()), std::sync::atomic::Ordering::Relaxed);
+        core.shared.recorder.budget_ns.store(nanos(budget.pause()), std::sync::atomic::Ordering::Relaxed);
         let (stepped, elapsed) = timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
         if stepped.moved {
@@ -120,11 +110,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
         }
         core.shared.recorder.batch(stepped.engine);
         run.set_activity(Activity::Backfill);
-        let measured = Measured {
-            records: stepped.records,
-            engine: stepped.engine,
-            elapsed,
-        };
+        let measured = Measured { records: stepped.records, engine: stepped.engine, elapsed };
         let decision = pacer::decide(&budget, batch, &measured);
         batch = decision.batch;
         rest(run, decision.rest);
@@ -157,10 +143,7 @@ pub(crate) fn step_first_unfinished(
             return Ok(stepped);
         }
     }
-    Ok(Stepped {
-        caught_up: true,
-        ..Stepped::default()
-    })
+    Ok(Stepped { caught_up: true, ..Stepped::default() })
 }
 
 /// Commits `complete` once there is nothing left to do.
@@ -177,10 +160,7 @@ pub(crate) fn completed(core: &Core, run: &Run) -> Result<()> {
         let counts = table.progress.lock().counts;
         event = event
             .count(&format!("{} copied", table.step.table), counts.copied)
-            .count(
-                &format!("{} brought forward", table.step.table),
-                counts.brought_forward,
-            )
+            .count(&format!("{} brought forward", table.step.table), counts.brought_forward)
             .count(&format!("{} quarantined", table.step.table), counts.quarantined);
     }
     let started = run.control().started.map_or_else(Instant::now, |(at, _, _)| at);
@@ -188,16 +168,10 @@ pub(crate) fn completed(core: &Core, run: &Run) -> Result<()> {
     let result = core.change(started, move |catalog| {
         let entry = catalog.migration_mut(&name)?;
         if entry.phase()? != Phase::Open {
-            return Err(Error::Conflict {
-                subject: format!("migration {name}"),
-            });
+            return Err(Error::Conflict { subject: format!("migration {name}") });
         }
         entry.set_phase(Phase::Complete);
-        Ok(Change {
-            event,
-            flips: Vec::new(),
-            result: (),
-        })
+        Ok(Change { event, flips: Vec::new(), result: () })
     });
     run.set(|_| {});
     match result {
@@ -238,7 +212,11 @@ pub(crate) fn free_bytes(_shared: &Shared) -> Option<u64> {
 pub(crate) fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
-        const NICE: i32 = 5;
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        const NICER_BY: i32 = 5;
+        // Relative to what the process has: one that was started at a low priority must not be raised here.
+        let thread = Some(rustix::thread::gettid());
+        if let Ok(nice) = rustix::process::getpriority_process(thread) {
+            let _ = rustix::process::setpriority_process(thread, nice.saturating_add(NICER_BY).min(19));
+        }
     }
 }

@@ -85,11 +85,7 @@ impl Describe {
     pub fn sample<T: Serialize + DeserializeOwned>(&mut self, value: &T) -> &mut Self {
         let mut bytes = Vec::new();
         let bytes = codec::encode(value, &mut bytes).map(|()| bytes);
-        self.samples.push(Sample {
-            rust: type_name::<T>(),
-            bytes,
-            look: trace::sample::<T>,
-        });
+        self.samples.push(Sample { rust: type_name::<T>(), bytes, look: trace::sample::<T> });
         self
     }
 
@@ -102,10 +98,7 @@ impl Describe {
 
     pub(super) fn finish<V: Version>(self) -> Result<Shape, CastError> {
         if let Some(text) = self.explicit {
-            return Ok(Shape {
-                root: Node::Explicit(text),
-                types: Vec::new(),
-            });
+            return Ok(Shape { root: Node::Explicit(text), types: Vec::new() });
         }
         let root = type_name::<V>();
         let mut seen = Seen::default();
@@ -113,12 +106,8 @@ impl Describe {
         for Sample { rust, bytes, look } in self.samples {
             let fail = |e: &str| CastError::new(format!("the sample of {rust} cannot be used: {e}"));
             let bytes: Rc<[u8]> = bytes.map_err(|e| fail(e.message()))?.into();
-            look(
-                &mut seen,
-                Rc::clone(&bytes),
-                nodes.entry(rust).or_insert(Node::Unknown),
-            )
-            .map_err(|e| fail(&e))?;
+            look(&mut seen, Rc::clone(&bytes), nodes.entry(rust).or_insert(Node::Unknown))
+                .map_err(|e| fail(&e))?;
             let whole = 0..bytes.len();
             seen.add_sample(rust, bytes, whole);
         }
@@ -151,10 +140,7 @@ struct Finish<'s> {
 impl Finish<'_> {
     fn shape(mut self, root: Node) -> Result<Shape, String> {
         let root = self.node(&root, "the type")?;
-        Ok(Shape {
-            root,
-            types: self.types,
-        })
+        Ok(Shape { root, types: self.types })
     }
 
     fn node(&mut self, node: &Node, place: &str) -> Result<Node, String> {
@@ -163,10 +149,9 @@ impl Finish<'_> {
             Node::Option(inside) => Node::Option(Box::new(self.node(inside, place)?)),
             Node::Seq(inside) => Node::Seq(Box::new(self.node(inside, place)?)),
             Node::Array(inside, len) => Node::Array(Box::new(self.node(inside, place)?), *len),
-            Node::Map(key, value) => Node::Map(
-                Box::new(self.node(key, place)?),
-                Box::new(self.node(value, place)?),
-            ),
+            Node::Map(key, value) => {
+                Node::Map(Box::new(self.node(key, place)?), Box::new(self.node(value, place)?))
+            }
             Node::Tuple(nodes) => self.tuple(nodes, place)?,
             Node::Named(position) => Node::Named(self.named(*position, place)?),
             simple => simple.clone(),
@@ -198,36 +183,22 @@ impl Finish<'_> {
         let number = u32::try_from(self.types.len()).map_err(|e| e.to_string())?;
         self.order.insert(position, number);
         // The place is taken before the content is looked at: the type may contain itself.
-        self.types.push(ShapeType {
-            name: named.name.to_string(),
-            body: ShapeBody::Unit,
-        });
+        self.types.push(ShapeType { name: named.name.to_string(), body: ShapeBody::Unit });
         let body = if named.body.kind == Kind::Enum {
-            let count = named
-                .body
-                .labels
-                .count
-                .ok_or_else(|| format!("the enum `{}`", named.name))?;
+            let count = named.body.labels.count.ok_or_else(|| format!("the enum `{}`", named.name))?;
             let mut variants = Vec::new();
             for position in 0..count {
                 let index = u32::try_from(position).map_err(|e| e.to_string())?;
                 let name = named.body.labels.name(position);
                 let place = format!("the variant `{}::{name}`", named.name);
                 let body = named.variants.get(&index).ok_or_else(|| place.clone())?;
-                variants.push(ShapeVariant {
-                    index,
-                    body: self.body(body, &place)?,
-                    name,
-                });
+                variants.push(ShapeVariant { index, body: self.body(body, &place)?, name });
             }
             ShapeBody::Enum(variants)
         } else {
             self.body(&named.body, &format!("`{}`", named.name))?
         };
-        if let Some(placed) = self
-            .types
-            .get_mut(usize::try_from(number).map_err(|e| e.to_string())?)
-        {
+        if let Some(placed) = self.types.get_mut(usize::try_from(number).map_err(|e| e.to_string())?) {
             placed.body = body;
         }
         Ok(number)

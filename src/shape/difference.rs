@@ -20,23 +20,14 @@ impl Shape {
     /// A field or variant that was renamed and keeps its old name as `#[serde(alias)]` is the same one. (The
     /// fingerprints differ all the same.)
     pub fn difference(&self, now: &Shape) -> Option<String> {
-        let mut walk = Walk {
-            before: self,
-            now,
-            visited: BTreeSet::new(),
-            found: Vec::new(),
-        };
+        let mut walk = Walk { before: self, now, visited: BTreeSet::new(), found: Vec::new() };
         walk.node("the record", &self.root, &now.root);
         let more = walk.found.len().saturating_sub(DIFFERENCES_MAX);
         walk.found.truncate(DIFFERENCES_MAX);
         if more > 0 {
             walk.found.push(format!("and {more} more"));
         }
-        if walk.found.is_empty() {
-            None
-        } else {
-            Some(walk.found.join("; "))
-        }
+        if walk.found.is_empty() { None } else { Some(walk.found.join("; ")) }
     }
 
     /// Whether both are the same bytes: the same simple types in the same order, and enums with the same
@@ -44,10 +35,7 @@ impl Shape {
     ///
     /// An [explicit](Node::Explicit) description is the same bytes as the same words only.
     pub fn layout_eq(&self, other: &Shape) -> bool {
-        let mut layout = Layout {
-            shapes: [self, other],
-            assumed: BTreeSet::new(),
-        };
+        let mut layout = Layout { shapes: [self, other], assumed: BTreeSet::new() };
         layout.nodes(&[&self.root], &[&other.root])
     }
 }
@@ -107,8 +95,7 @@ impl<'s> Walk<'s> {
             (ShapeBody::Enum(before), ShapeBody::Enum(now)) => self.items("variant", of, before, now),
             (before, now) => {
                 let (before, now) = (kind(before), kind(now));
-                self.found
-                    .push(format!("{place} ({of}): {before} before, {now} now"));
+                self.found.push(format!("{place} ({of}): {before} before, {now} now"));
             }
         }
     }
@@ -131,37 +118,27 @@ impl<'s> Walk<'s> {
             && position(before, gone) == position(now, new)
         {
             let (old_name, new_name) = (gone.name(), new.name());
-            self.found
-                .push(format!("{word} `{old_name}` of {of}: is now `{new_name}`"));
+            self.found.push(format!("{word} `{old_name}` of {of}: is now `{new_name}`"));
             gone.compare(new, &format!("{word} `{new_name}` of {of}"), self);
         } else {
             for item in gone {
-                self.found
-                    .push(format!("{word} `{}` of {of}: removed", item.name()));
+                self.found.push(format!("{word} `{}` of {of}: removed", item.name()));
             }
             for item in new {
-                let place = match position(now, item)
-                    .and_then(|at| at.checked_sub(1))
-                    .and_then(|at| now.get(at))
-                {
-                    Some(previous) => format!("after `{}`", previous.name()),
-                    None => "as the first".to_string(),
-                };
-                self.found
-                    .push(format!("{word} `{}` of {of}: added {place}", item.name()));
+                let place =
+                    match position(now, item).and_then(|at| at.checked_sub(1)).and_then(|at| now.get(at)) {
+                        Some(previous) => format!("after `{}`", previous.name()),
+                        None => "as the first".to_string(),
+                    };
+                self.found.push(format!("{word} `{}` of {of}: added {place}", item.name()));
             }
         }
-        let kept: Vec<(&'s I, &'s I)> = before
-            .iter()
-            .filter_map(|item| pair(item, now).map(|other| (item, other)))
-            .collect();
+        let kept: Vec<(&'s I, &'s I)> =
+            before.iter().filter_map(|item| pair(item, now).map(|other| (item, other))).collect();
         let order = |(_, item): &(&I, &I)| position(now, item);
         if !kept.is_sorted_by_key(order) {
             let names: Vec<&str> = now.iter().map(Item::name).collect();
-            self.found.push(format!(
-                "the {word}s of {of}: another order now ({})",
-                names.join(", ")
-            ));
+            self.found.push(format!("the {word}s of {of}: another order now ({})", names.join(", ")));
         }
         for (before, now) in kept {
             before.compare(now, &format!("{word} `{}` of {of}", now.name()), self);
@@ -204,10 +181,7 @@ impl Item for ShapeVariant {
     }
     fn compare<'s>(&'s self, now: &'s Self, place: &str, walk: &mut Walk<'s>) {
         if self.index != now.index {
-            walk.found.push(format!(
-                "{place}: number {} before, {} now",
-                self.index, now.index
-            ));
+            walk.found.push(format!("{place}: number {} before, {} now", self.index, now.index));
         }
         walk.body(place, &format!("`{}`", now.name), &self.body, &now.body);
     }
@@ -225,11 +199,8 @@ impl<'s> Layout<'s> {
         let [shape_a, shape_b] = self.shapes;
         let (mut atoms_a, mut atoms_b) = (Vec::new(), Vec::new());
         let mut steps = UNROLL_STEPS_MAX;
-        let whole = a
-            .iter()
-            .all(|node| unroll(shape_a, node, &mut atoms_a, 0, &mut steps))
-            && b.iter()
-                .all(|node| unroll(shape_b, node, &mut atoms_b, 0, &mut steps));
+        let whole = a.iter().all(|node| unroll(shape_a, node, &mut atoms_a, 0, &mut steps))
+            && b.iter().all(|node| unroll(shape_b, node, &mut atoms_b, 0, &mut steps));
         whole
             && atoms_a.len() == atoms_b.len()
             && atoms_a.iter().zip(&atoms_b).all(|(a, b)| {
@@ -252,10 +223,7 @@ impl<'s> Layout<'s> {
             (Node::Array(a, len_a), Node::Array(b, len_b)) => len_a == len_b && self.nodes(&[a], &[b]),
             (Node::Named(a), Node::Named(b)) => {
                 let [shape_a, shape_b] = self.shapes;
-                match (
-                    shape_a.named(*a).map(|t| &t.body),
-                    shape_b.named(*b).map(|t| &t.body),
-                ) {
+                match (shape_a.named(*a).map(|t| &t.body), shape_b.named(*b).map(|t| &t.body)) {
                     (Some(ShapeBody::Enum(a)), Some(ShapeBody::Enum(b))) => {
                         a.len() == b.len()
                             && a.iter().zip(b).all(|(a, b)| {
@@ -293,9 +261,7 @@ fn unroll<'s>(
     *steps -= 1;
     match node {
         Node::Unit => true,
-        Node::Tuple(nodes) => nodes
-            .iter()
-            .all(|node| unroll(shape, node, atoms, depth + 1, steps)),
+        Node::Tuple(nodes) => nodes.iter().all(|node| unroll(shape, node, atoms, depth + 1, steps)),
         Node::Array(inside, len) if *len <= ARRAY_UNROLLED_MAX => {
             (0..*len).all(|_| unroll(shape, inside, atoms, depth + 1, steps))
         }
@@ -304,9 +270,7 @@ fn unroll<'s>(
                 atoms.push(node);
                 true
             }
-            Some(body) => content(body)
-                .into_iter()
-                .all(|node| unroll(shape, node, atoms, depth + 1, steps)),
+            Some(body) => content(body).into_iter().all(|node| unroll(shape, node, atoms, depth + 1, steps)),
             None => false,
         },
         node => {

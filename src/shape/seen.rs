@@ -122,14 +122,7 @@ impl Labels {
 
 impl Body {
     pub(super) fn new(kind: Kind, given: &'static [&'static str]) -> Self {
-        Self {
-            kind,
-            nodes: Vec::new(),
-            labels: Labels {
-                given,
-                ..Labels::default()
-            },
-        }
+        Self { kind, nodes: Vec::new(), labels: Labels { given, ..Labels::default() } }
     }
 
     /// Adds what one visit has seen.
@@ -154,10 +147,7 @@ impl Body {
 impl Type {
     /// Whether every variant was seen.
     pub(super) fn all_seen(&self) -> bool {
-        self.body
-            .labels
-            .count
-            .is_some_and(|count| usize::try_from(self.next).is_ok_and(|next| next >= count))
+        self.body.labels.count.is_some_and(|count| usize::try_from(self.next).is_ok_and(|next| next >= count))
     }
 }
 
@@ -171,12 +161,7 @@ impl Seen {
         let position = *self.index.entry(key).or_insert(next);
         if position == next {
             let (_, name, kind, fields) = key;
-            self.types.push(Type {
-                name,
-                body: Body::new(kind, fields),
-                variants: BTreeMap::new(),
-                next: 0,
-            });
+            self.types.push(Type { name, body: Body::new(kind, fields), variants: BTreeMap::new(), next: 0 });
         }
         Ok(position)
     }
@@ -201,10 +186,7 @@ impl Seen {
 
     /// The sample to take for a Rust type, if what was invented for it was refused.
     pub(super) fn sample(&self, rust: &'static str) -> Option<(Rc<[u8]>, Range<usize>)> {
-        self.refused
-            .contains(rust)
-            .then(|| self.samples.get(rust).cloned())
-            .flatten()
+        self.refused.contains(rust).then(|| self.samples.get(rust).cloned()).flatten()
     }
 
     /// After a refusal: whether another pass can do better, with a sample of an innermost type, or with the

@@ -30,16 +30,8 @@ impl Text<'_> {
             parts.push(self.node(&self.shape.root));
         }
         for named in &self.shape.types {
-            let word = if matches!(named.body, ShapeBody::Enum(_)) {
-                "enum"
-            } else {
-                "struct"
-            };
-            let name = if self.names {
-                format!(" {}", named.name)
-            } else {
-                String::new()
-            };
+            let word = if matches!(named.body, ShapeBody::Enum(_)) { "enum" } else { "struct" };
+            let name = if self.names { format!(" {}", named.name) } else { String::new() };
             parts.push(format!("{word}{name}{}", self.body(&named.body)));
         }
         parts.join("; ")
@@ -59,11 +51,7 @@ impl Text<'_> {
             }
             ShapeBody::Enum(variants) => {
                 let number = |index: u32| {
-                    if self.names {
-                        String::new()
-                    } else {
-                        format!("{index} ")
-                    }
+                    if self.names { String::new() } else { format!("{index} ") }
                 };
                 let variant = |v: &super::ShapeVariant| {
                     format!("{}{}{}", number(v.index), self.name(&v.name), self.body(&v.body))
@@ -74,11 +62,7 @@ impl Text<'_> {
     }
 
     fn name(&self, name: &str) -> String {
-        if self.names {
-            name.to_string()
-        } else {
-            format!("{}:{name}", name.len())
-        }
+        if self.names { name.to_string() } else { format!("{}:{name}", name.len()) }
     }
 
     fn node(&self, node: &Node) -> String {

@@ -106,13 +106,7 @@ pub(super) fn sample<T: DeserializeOwned>(
 fn pass<T: DeserializeOwned>(seen: &mut Seen, source: &mut Source, node: &mut Node) -> Result<(), Stop> {
     seen.pass = Pass::default();
     let mut out = Node::Unknown;
-    let reader = Reader {
-        seen: &mut *seen,
-        source,
-        out: &mut out,
-        lean: false,
-        depth: 0,
-    };
+    let reader = Reader { seen: &mut *seen, source, out: &mut out, lean: false, depth: 0 };
     let result = reader.seeded(std::marker::PhantomData::<T>);
     merge(node, out)?;
     result.map(drop)
@@ -127,10 +121,7 @@ fn at(seen: &Seen, reason: &str) -> String {
 
 /// The Rust type whose encoding is also this one's.
 fn inner(mut rust: &'static str) -> &'static str {
-    while let Some(boxed) = rust
-        .strip_prefix("alloc::boxed::Box<")
-        .and_then(|r| r.strip_suffix('>'))
-    {
+    while let Some(boxed) = rust.strip_prefix("alloc::boxed::Box<").and_then(|r| r.strip_suffix('>')) {
         rust = boxed;
     }
     rust
@@ -145,17 +136,9 @@ impl Reader<'_> {
         (lean, depth): (bool, u32),
     ) -> Result<Reader<'r>, Stop> {
         if depth >= DEPTH_MAX {
-            return Err(Stop::refused(
-                "the type contains itself in a way that no value can end",
-            ));
+            return Err(Stop::refused("the type contains itself in a way that no value can end"));
         }
-        Ok(Reader {
-            seen,
-            source,
-            out,
-            lean,
-            depth: depth + 1,
-        })
+        Ok(Reader { seen, source, out, lean, depth: depth + 1 })
     }
 
     /// Reads a value whose Rust type is known: the place where a sample can step in, or be found.
@@ -168,32 +151,18 @@ impl Reader<'_> {
         rust: &'static str,
         read: impl FnOnce(Reader<'_>) -> Result<R, Stop>,
     ) -> Result<R, Stop> {
-        let Reader {
-            seen,
-            source,
-            out,
-            lean,
-            depth,
-        } = self;
+        let Reader { seen, source, out, lean, depth } = self;
         // Recursion through named types is seen there; this is for one that passes lists and options only. It is
         // known by the third time: `Option<Node>` is rightly met twice, around a `Node` and in it.
         let lean = lean || seen.pass.rust.iter().filter(|around| **around == rust).count() > 1;
         let mut own: Option<Source> = match source {
-            Source::Invented => seen
-                .sample(rust)
-                .map(|(bytes, range)| Source::sample(bytes, range)),
+            Source::Invented => seen.sample(rust).map(|(bytes, range)| Source::sample(bytes, range)),
             Source::Sample { .. } => None,
         };
         let source = own.as_mut().unwrap_or(source);
         let found: Option<(Rc<[u8]>, Range<usize>)> = source.rest();
         seen.pass.rust.push(rust);
-        let value = read(Reader {
-            seen: &mut *seen,
-            source: &mut *source,
-            out,
-            lean,
-            depth,
-        })?;
+        let value = read(Reader { seen: &mut *seen, source: &mut *source, out, lean, depth })?;
         seen.pass.rust.pop();
         if let (Some((bytes, before)), Some((_, after))) = (found, source.rest()) {
             seen.add_sample(rust, bytes, before.start..after.start);

@@ -59,21 +59,12 @@ fn single_keys(engine: &dyn Engine) {
         assert!(!tree.compare_and_swap(key, Some(b"one"), None).unwrap());
         assert!(!tree.insert_if_absent(key, b"x").unwrap());
         assert!(tree.compare_and_swap(key, Some(b""), Some(b"two")).unwrap());
-        assert!(
-            tree.compare_and_swap(key, Some(b"two"), Some(b"two")).unwrap(),
-            "the same again"
-        );
+        assert!(tree.compare_and_swap(key, Some(b"two"), Some(b"two")).unwrap(), "the same again");
         assert_eq!(get(tree, key).unwrap(), b"two");
         assert!(tree.compare_and_swap(key, Some(b"two"), None).unwrap());
         assert_eq!(get(tree, key), None);
-        assert!(
-            tree.compare_and_swap(key, None, None).unwrap(),
-            "absent stays absent"
-        );
-        assert!(
-            !tree.compare_and_swap(key, Some(b""), None).unwrap(),
-            "absent is not empty"
-        );
+        assert!(tree.compare_and_swap(key, None, None).unwrap(), "absent stays absent");
+        assert!(!tree.compare_and_swap(key, Some(b""), None).unwrap(), "absent is not empty");
         assert!(tree.insert_if_absent(key, b"three").unwrap());
         assert_eq!(get(tree, key).unwrap(), b"three");
     }
@@ -94,16 +85,8 @@ fn trees(engine: &dyn Engine) {
     engine.tree("t/2").unwrap();
     first.put(b"k", b"1").unwrap();
     assert_eq!(names(engine), ["t/1", "t/2"]);
-    assert_eq!(
-        get(&*engine.tree("t/1").unwrap(), b"k").unwrap(),
-        b"1",
-        "handles share the tree"
-    );
-    assert_eq!(
-        get(&*engine.tree("t/2").unwrap(), b"k"),
-        None,
-        "trees do not share keys"
-    );
+    assert_eq!(get(&*engine.tree("t/1").unwrap(), b"k").unwrap(), b"1", "handles share the tree");
+    assert_eq!(get(&*engine.tree("t/2").unwrap(), b"k"), None, "trees do not share keys");
 
     engine.drop_tree("t/1").unwrap();
     engine.drop_tree("t/1").unwrap();
@@ -111,16 +94,9 @@ fn trees(engine: &dyn Engine) {
     assert_eq!(names(engine), ["t/2"]);
     let again = engine.tree("t/1").unwrap();
     assert_eq!(get(&*again, b"k"), None);
-    assert!(
-        again
-            .scan((Unbounded, Unbounded), false, 10, &mut Page::new())
-            .unwrap()
-    );
+    assert!(again.scan((Unbounded, Unbounded), false, 10, &mut Page::new()).unwrap());
     again.put(b"k", b"again").unwrap();
-    assert!(
-        !matches!(first.get(b"k"), Ok(Some(_))),
-        "the old handle sees nothing of the new tree"
-    );
+    assert!(!matches!(first.get(b"k"), Ok(Some(_))), "the old handle sees nothing of the new tree");
     assert!(first.put(b"k", b"old").is_err());
     assert_eq!(get(&*again, b"k").unwrap(), b"again");
     engine.drop_tree("t/1").unwrap();
@@ -160,36 +136,19 @@ fn scans(engine: &dyn Engine) {
     for low in &bounds {
         for high in &bounds {
             let inside = |key: &Vec<u8>| std::ops::RangeBounds::contains(&(*low, *high), key.as_slice());
-            let mut expected: Vec<_> = model
-                .iter()
-                .filter(|(key, _)| inside(key))
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect();
-            assert_eq!(
-                pages(&*tree, (*low, *high), false, 100),
-                expected,
-                "{low:?} {high:?}"
-            );
+            let mut expected: Vec<_> =
+                model.iter().filter(|(key, _)| inside(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            assert_eq!(pages(&*tree, (*low, *high), false, 100), expected, "{low:?} {high:?}");
             expected.reverse();
-            assert_eq!(
-                pages(&*tree, (*low, *high), true, 333),
-                expected,
-                "reverse {low:?} {high:?}"
-            );
+            assert_eq!(pages(&*tree, (*low, *high), true, 333), expected, "reverse {low:?} {high:?}");
         }
     }
     let all = pages(&*tree, (Unbounded, Unbounded), false, 1);
     assert_eq!(all.len(), model.len());
     // A page of exactly what is left, of more, and of nothing; what was in the page stays in front.
-    let mut page = all
-        .iter()
-        .take(1)
-        .map(|(k, v)| (k.as_slice().into(), v.as_slice().into()))
-        .collect::<Page>();
-    assert!(
-        tree.scan((Unbounded, Included(b"")), false, 2, &mut page)
-            .unwrap()
-    );
+    let mut page =
+        all.iter().take(1).map(|(k, v)| (k.as_slice().into(), v.as_slice().into())).collect::<Page>();
+    assert!(tree.scan((Unbounded, Included(b"")), false, 2, &mut page).unwrap());
     assert_eq!(page.len(), 2);
     assert!(!tree.scan((Unbounded, Unbounded), false, 0, &mut page).unwrap());
     assert_eq!(page.len(), 2);
@@ -211,26 +170,17 @@ fn limits(engine: &dyn Engine) {
     for n in 0..20 {
         tree.put(&long(n), &value).unwrap();
     }
-    let writes = [
-        write("limits", &long(3), Some(&value)),
-        write("limits", &long(4), Some(b"small")),
-    ];
+    let writes = [write("limits", &long(3), Some(&value)), write("limits", &long(4), Some(b"small"))];
     assert_eq!(engine.commit(&[], &writes).unwrap(), Outcome::Applied);
     for n in 0..20 {
         let expected: &[u8] = if n == 4 { b"small" } else { &value };
         assert!(get(&*tree, &long(n)).unwrap() == expected, "value {n}");
     }
-    let (key, value) = (
-        vec![1; limits.key_bytes_max + 1],
-        vec![1; limits.value_bytes_max + 1],
-    );
+    let (key, value) = (vec![1; limits.key_bytes_max + 1], vec![1; limits.value_bytes_max + 1]);
     let kind = |result: Result<(), exuvia::EngineError>| result.unwrap_err().kind();
     assert_eq!(kind(tree.put(&key, b"")), EngineErrorKind::Limit);
     assert_eq!(kind(tree.put(b"k", &value)), EngineErrorKind::Limit);
-    assert_eq!(
-        kind(tree.compare_and_swap(b"k", None, Some(&value)).map(drop)),
-        EngineErrorKind::Limit
-    );
+    assert_eq!(kind(tree.compare_and_swap(b"k", None, Some(&value)).map(drop)), EngineErrorKind::Limit);
     assert_eq!(
         kind(engine.commit(&[], &[write("limits", &key, Some(b""))]).map(drop)),
         EngineErrorKind::Limit
@@ -241,14 +191,8 @@ fn limits(engine: &dyn Engine) {
     let many: Vec<_> = (0..limits.commit_writes_max as u32)
         .map(|n| write("many", &n.to_be_bytes(), Some(&[1; 100])))
         .collect();
-    assert_eq!(
-        engine.commit(&[check("many", b"x", None)], &many).unwrap(),
-        Outcome::Applied
-    );
-    assert_eq!(
-        pages(&*engine.tree("many").unwrap(), (Unbounded, Unbounded), false, 500).len(),
-        many.len()
-    );
+    assert_eq!(engine.commit(&[check("many", b"x", None)], &many).unwrap(), Outcome::Applied);
+    assert_eq!(pages(&*engine.tree("many").unwrap(), (Unbounded, Unbounded), false, 500).len(), many.len());
     engine.drop_tree("limits").unwrap();
 }
 
@@ -275,19 +219,11 @@ fn reopen(open: Open<'_>) {
         let tree = engine.tree("again").unwrap();
         tree.put(&round.to_be_bytes(), b"unflushed").unwrap();
         drop(engine);
-        assert_eq!(
-            get(&*tree, &round.to_be_bytes()).unwrap(),
-            b"unflushed",
-            "a tree keeps its engine open"
-        );
+        assert_eq!(get(&*tree, &round.to_be_bytes()).unwrap(), b"unflushed", "a tree keeps its engine open");
         drop(tree);
         let engine = open();
         let tree = engine.tree("again").unwrap();
-        assert_eq!(
-            get(&*tree, &round.to_be_bytes()).unwrap(),
-            b"unflushed",
-            "closing is orderly"
-        );
+        assert_eq!(get(&*tree, &round.to_be_bytes()).unwrap(), b"unflushed", "closing is orderly");
         engine.drop_tree("again").unwrap();
     }
 }

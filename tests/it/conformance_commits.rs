@@ -29,10 +29,7 @@ pub(crate) fn counter(engine: &Arc<dyn Engine>) {
             });
         }
     });
-    assert_eq!(
-        get(&*engine.tree("counter").unwrap(), b"n").unwrap(),
-        (4 * EACH).to_be_bytes()
-    );
+    assert_eq!(get(&*engine.tree("counter").unwrap(), b"n").unwrap(), (4 * EACH).to_be_bytes());
 }
 
 pub(crate) fn commits(engine: &dyn Engine) {
@@ -45,22 +42,10 @@ pub(crate) fn commits(engine: &dyn Engine) {
     assert_eq!(commit(&[], &[write("c/a", b"1", Some(b"x"))]), Applied);
     assert_eq!(commit(&[check("c/a", b"1", Some(b"x"))], &[]), Applied);
     assert_eq!(commit(&[check("c/a", b"1", None)], &[]), Conflict);
-    assert_eq!(
-        commit(&[check("c/a", b"1", None)], &[write("c/a", b"1", Some(b"y"))]),
-        Conflict
-    );
-    assert_eq!(
-        commit(
-            &[check("c/a", b"1", Some(b"x"))],
-            &[write("c/a", b"1", Some(b"y"))]
-        ),
-        Applied
-    );
+    assert_eq!(commit(&[check("c/a", b"1", None)], &[write("c/a", b"1", Some(b"y"))]), Conflict);
+    assert_eq!(commit(&[check("c/a", b"1", Some(b"x"))], &[write("c/a", b"1", Some(b"y"))]), Applied);
     assert_eq!(get(&*a, b"1").unwrap(), b"y");
-    assert_eq!(
-        commit(&[check("c/a", b"1", Some(b"y"))], &[write("c/a", b"1", None)]),
-        Applied
-    );
+    assert_eq!(commit(&[check("c/a", b"1", Some(b"y"))], &[write("c/a", b"1", None)]), Applied);
     assert_eq!(commit(&[], &[write("c/a", b"1", None)]), Applied);
     assert_eq!(get(&*a, b"1"), None);
 
@@ -71,42 +56,23 @@ pub(crate) fn commits(engine: &dyn Engine) {
         write("c/b", b"2", Some(b"3")),
         write("c/new", b"2", Some(b"4")),
     ];
-    assert_eq!(
-        commit(&[check("c/b", b"2", None), check("c/new", b"2", None)], &all),
-        Applied
-    );
+    assert_eq!(commit(&[check("c/b", b"2", None), check("c/new", b"2", None)], &all), Applied);
     assert_eq!(get(&*a, b"").unwrap(), b"");
     assert_eq!(get(&*b, b"2").unwrap(), b"3");
     assert_eq!(get(&*engine.tree("c/new").unwrap(), b"2").unwrap(), b"4");
 
     // One check of several fails: nothing is written.
     let checks = [check("c/a", b"2", Some(b"2")), check("c/b", b"2", Some(b"other"))];
-    let writes = [
-        write("c/a", b"2", None),
-        write("c/a", b"3", Some(b"3")),
-        write("c/b", b"2", None),
-    ];
+    let writes = [write("c/a", b"2", None), write("c/a", b"3", Some(b"3")), write("c/b", b"2", None)];
     assert_eq!(commit(&checks, &writes), Conflict);
     assert_eq!(get(&*a, b"2").unwrap(), b"2");
     assert_eq!(get(&*a, b"3"), None);
     assert_eq!(get(&*b, b"2").unwrap(), b"3");
 
     // A check of one key and a write of another, in one tree and across trees.
-    assert_eq!(
-        commit(&[check("c/a", b"2", None)], &[write("c/a", b"3", Some(b"3"))]),
-        Conflict
-    );
-    assert_eq!(
-        commit(
-            &[check("c/a", b"2", Some(b"2"))],
-            &[write("c/b", b"3", Some(b"3"))]
-        ),
-        Applied
-    );
-    assert_eq!(
-        commit(&[check("c/a", b"2", Some(b"2"))], &[write("c/b", b"2", None)]),
-        Applied
-    );
+    assert_eq!(commit(&[check("c/a", b"2", None)], &[write("c/a", b"3", Some(b"3"))]), Conflict);
+    assert_eq!(commit(&[check("c/a", b"2", Some(b"2"))], &[write("c/b", b"3", Some(b"3"))]), Applied);
+    assert_eq!(commit(&[check("c/a", b"2", Some(b"2"))], &[write("c/b", b"2", None)]), Applied);
     assert_eq!((get(&*a, b"3"), get(&*b, b"2")), (None, None));
     assert_eq!(get(&*b, b"3").unwrap(), b"3");
 }
@@ -114,10 +80,8 @@ pub(crate) fn commits(engine: &dyn Engine) {
 /// Sums that move between two trees; every commit keeps the total, and so must every moment.
 pub(crate) fn concurrent_commits(engine: &Arc<dyn Engine>) {
     const EACH: u32 = 300;
-    let seed = [
-        write("m/a", b"n", Some(&1000_u32.to_be_bytes())),
-        write("m/b", b"n", Some(&0_u32.to_be_bytes())),
-    ];
+    let seed =
+        [write("m/a", b"n", Some(&1000_u32.to_be_bytes())), write("m/b", b"n", Some(&0_u32.to_be_bytes()))];
     assert_eq!(engine.commit(&[], &seed).unwrap(), Outcome::Applied);
     let number = |tree: &dyn Tree| u32::from_be_bytes(get(tree, b"n").unwrap().try_into().unwrap());
     let moved = std::thread::scope(|scope| {
@@ -142,10 +106,7 @@ pub(crate) fn concurrent_commits(engine: &Arc<dyn Engine>) {
             moved
         };
         let threads: Vec<_> = (0..3).map(|_| scope.spawn(move_some)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap())
-            .sum::<u32>()
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>()
     });
     assert_eq!(number(&*engine.tree("m/a").unwrap()), 1000 - moved);
     assert_eq!(number(&*engine.tree("m/b").unwrap()), moved);

@@ -14,11 +14,7 @@ fn a_crash_image_is_the_flushed_state_and_the_chosen_writes() {
     assert_eq!(engine.unflushed(), 0);
     tree.put(b"both", b"2").unwrap();
     assert!(!tree.compare_and_swap(b"both", Some(b"no"), None).unwrap());
-    let writes = [
-        write("t", b"x", Some(b"x")),
-        write("u", b"y", Some(b"y")),
-        write("t", b"flushed", None),
-    ];
+    let writes = [write("t", b"x", Some(b"x")), write("u", b"y", Some(b"y")), write("t", b"flushed", None)];
     assert_eq!(engine.commit(&[], &writes).unwrap(), Outcome::Applied);
     tree.delete(b"both").unwrap();
     // The put, the new tree, the commit, the deletion.
@@ -31,29 +27,11 @@ fn a_crash_image_is_the_flushed_state_and_the_chosen_writes() {
         (of(b"flushed"), of(b"both"), of(b"x"), other)
     };
     let text = |s: &str| Some(s.to_owned());
-    assert_eq!(
-        state(&engine.crash_image(|_| false)),
-        (text("1"), text("1"), None, false)
-    );
-    assert_eq!(
-        state(&engine.crash_image(|n| n < 1)),
-        (text("1"), text("2"), None, false)
-    );
-    assert_eq!(
-        state(&engine.crash_image(|n| n < 3)),
-        (None, text("2"), text("x"), true)
-    );
-    assert_eq!(
-        state(&engine.crash_image(|n| n == 2)),
-        (None, text("1"), text("x"), true)
-    );
-    assert_eq!(
-        state(&engine.crash_image(|n| n == 3)),
-        (text("1"), None, None, false)
-    );
+    assert_eq!(state(&engine.crash_image(|_| false)), (text("1"), text("1"), None, false));
+    assert_eq!(state(&engine.crash_image(|n| n < 1)), (text("1"), text("2"), None, false));
+    assert_eq!(state(&engine.crash_image(|n| n < 3)), (None, text("2"), text("x"), true));
+    assert_eq!(state(&engine.crash_image(|n| n == 2)), (None, text("1"), text("x"), true));
+    assert_eq!(state(&engine.crash_image(|n| n == 3)), (text("1"), None, None, false));
     assert_eq!(state(&engine.crash_image(|_| true)), state(&engine));
-    assert_eq!(
-        state(&MemoryEngine::new().crash_image(|_| true)),
-        (None, None, None, false)
-    );
+    assert_eq!(state(&MemoryEngine::new().crash_image(|_| true)), (None, None, None, false));
 }

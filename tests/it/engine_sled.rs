@@ -21,11 +21,7 @@ const RECORDS: u32 = 3000;
 
 fn value(n: u32) -> Vec<u8> {
     // Some are as large as a value may be, nearly.
-    let size = if n.is_multiple_of(1000) {
-        45_000
-    } else {
-        500 + n as usize % 400
-    };
+    let size = if n.is_multiple_of(1000) { 45_000 } else { 500 + n as usize % 400 };
     vec![n as u8; size]
 }
 
@@ -73,11 +69,7 @@ fn damages(store: &Path) -> Vec<(PathBuf, Damage)> {
         files.sort();
         files
     };
-    assert_eq!(
-        files(&store.join("blobs")),
-        Vec::<PathBuf>::new(),
-        "the limits keep every page in the log"
-    );
+    assert_eq!(files(&store.join("blobs")), Vec::<PathBuf>::new(), "the limits keep every page in the log");
     let mut damages = Vec::new();
     for file in files(store) {
         let bytes = fs::read(&file).unwrap();
@@ -99,12 +91,7 @@ fn inflict(file: &Path, damage: &Damage) {
             bytes[*at as usize] ^= 0x41;
             fs::write(file, bytes).unwrap();
         }
-        Damage::Truncate(to) => fs::File::options()
-            .write(true)
-            .open(file)
-            .unwrap()
-            .set_len(*to)
-            .unwrap(),
+        Damage::Truncate(to) => fs::File::options().write(true).open(file).unwrap().set_len(*to).unwrap(),
         Damage::Remove => fs::remove_file(file).unwrap(),
     }
 }
@@ -146,10 +133,7 @@ fn visit(path: &Path, whole: bool) -> String {
         key: b"k".to_vec(),
         value: Some(b"v".to_vec()),
     });
-    if let Err(e) = engine
-        .commit(&[], &pair)
-        .map(|outcome| assert_eq!(outcome, Outcome::Applied))
-    {
+    if let Err(e) = engine.commit(&[], &pair).map(|outcome| assert_eq!(outcome, Outcome::Applied)) {
         said.push(format!("commit: {:?}: {e}", e.kind()));
     }
     if let Err(e) = engine.flush() {
@@ -175,10 +159,7 @@ fn damaged_files_give_data_or_typed_errors() {
 /// Without one sled takes damage for the torn end of its log, and what came after it is gone without a word.
 #[test]
 fn damaged_files_without_a_snapshot_give_data_or_typed_errors() {
-    damage_campaign(
-        "engine_sled::damaged_files_without_a_snapshot_give_data_or_typed_errors",
-        false,
-    );
+    damage_campaign("engine_sled::damaged_files_without_a_snapshot_give_data_or_typed_errors", false);
 }
 
 /// Whatever is done to the files, a call answers with data or with a typed error: no panic gets out, no call hangs.
@@ -223,10 +204,7 @@ fn damage_campaign(test: &str, snapshot: bool) {
         let output = BufReader::new(running.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
-            output
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
         loop {
             match lines.recv_timeout(Duration::from_secs(30)) {
@@ -278,9 +256,7 @@ fn one_process_and_one_handle_at_a_time() {
     assert_eq!(kind(open(scratch.path())), EngineErrorKind::Locked);
     let elsewhere = || {
         let path = scratch.path().to_str().unwrap();
-        let output = child("engine_sled::one_process_and_one_handle_at_a_time", path)
-            .output()
-            .unwrap();
+        let output = child("engine_sled::one_process_and_one_handle_at_a_time", path).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
     assert!(elsewhere().contains("child: Some(Locked)"));

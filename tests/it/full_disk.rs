@@ -20,10 +20,8 @@ impl Mount {
     fn new(path: PathBuf, megabytes: u32) -> Option<Self> {
         fs::create_dir_all(&path).unwrap();
         let size = format!("size={megabytes}m");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "exuvia-test"])
-            .arg(&path)
-            .output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "exuvia-test"]).arg(&path).output();
         if mount.is_ok_and(|mount| mount.status.success()) {
             return Some(Self(path));
         }
@@ -71,11 +69,7 @@ fn a_full_disk_is_a_typed_error_and_loses_nothing_flushed() {
             matches!(later, Some(EngineErrorKind::Poisoned | EngineErrorKind::NoSpace)),
             "{size}: {later:?}"
         );
-        assert_eq!(
-            &*tree.get(&0_u32.to_be_bytes()).unwrap().unwrap(),
-            &*record(0),
-            "reads go on"
-        );
+        assert_eq!(&*tree.get(&0_u32.to_be_bytes()).unwrap().unwrap(), &*record(0), "reads go on");
 
         drop((tree, engine));
         fs::remove_file(&ballast).unwrap();
@@ -83,9 +77,7 @@ fn a_full_disk_is_a_typed_error_and_loses_nothing_flushed() {
         let tree = engine.tree("t").unwrap();
         for n in 0..flushed {
             assert!(
-                tree.get(&n.to_be_bytes())
-                    .unwrap()
-                    .is_some_and(|value| *value == *record(n)),
+                tree.get(&n.to_be_bytes()).unwrap().is_some_and(|value| *value == *record(n)),
                 "{size}: {n}"
             );
         }

@@ -13,9 +13,7 @@ fn memory() -> Store {
 
 fn fill(users: &Table<u64, UserV1>, count: u64) {
     for id in 0..count {
-        users
-            .put(&id, &v1(&format!("Ann N{id}"), (id % 90) as u32))
-            .unwrap();
+        users.put(&id, &v1(&format!("Ann N{id}"), (id % 90) as u32)).unwrap();
     }
 }
 
@@ -26,14 +24,7 @@ fn from_begin_to_contract() {
     fill(&old, 1000);
     let new: Table<u64, UserV2> = store.table("users").unwrap();
     assert_eq!(new.get(&7).unwrap(), Some(v2("Ann", "N7", 7, None)));
-    let migration = store
-        .migration("split")
-        .table(&new)
-        .why("names")
-        .by("me")
-        .paused()
-        .begin()
-        .unwrap();
+    let migration = store.migration("split").table(&new).why("names").by("me").paused().begin().unwrap();
     migration.step(100).unwrap();
     new.put(&3, &v2("Bob", "B", 4, Some("b@x"))).unwrap();
     old.put(&4, &v1("Old O", 5)).unwrap();
@@ -81,10 +72,7 @@ fn abandon_keeps_or_discards() {
         migration.rollback().unwrap();
         migration.abandon(writes).unwrap().execute().unwrap();
         let keep = writes == NewWrites::Keep;
-        assert_eq!(
-            old.get(&3).unwrap(),
-            Some(if keep { v1("Bob B", 4) } else { v1("Ann N3", 3) })
-        );
+        assert_eq!(old.get(&3).unwrap(), Some(if keep { v1("Bob B", 4) } else { v1("Ann N3", 3) }));
         assert_eq!(old.get(&5).unwrap().is_some(), !keep);
         assert_eq!(old.get(&1000).unwrap().is_some(), keep);
         assert_eq!(old.len().unwrap(), 300);

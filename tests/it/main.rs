@@ -1,12 +1,22 @@
 //! All integration tests, in one binary.
 
+#[cfg(feature = "cli")]
+mod command;
 mod conformance;
 mod conformance_commits;
 mod engine_memory;
 mod engine_sled;
 mod full_disk;
+mod hook_engine;
+mod hooks;
+mod invariants;
 mod lifecycle;
+mod model;
+mod ordering;
 mod process_death;
 mod records;
+mod review;
+mod scene;
 mod scratch;
+mod traps;
 mod types;

@@ -16,10 +16,7 @@ fn what_was_flushed_survives_the_death_of_the_process() {
         let tree = engine.tree("t").unwrap();
         for n in 0_u32.. {
             tree.put(&n.to_be_bytes(), &[n as u8; 300]).unwrap();
-            let pair = [
-                write("a", &n.to_be_bytes(), Some(b"a")),
-                write("b", &n.to_be_bytes(), Some(b"b")),
-            ];
+            let pair = [write("a", &n.to_be_bytes(), Some(b"a")), write("b", &n.to_be_bytes(), Some(b"b"))];
             assert_eq!(engine.commit(&[], &pair).unwrap(), Outcome::Applied);
             if n % 50 == 49 {
                 engine.flush().unwrap();
@@ -32,9 +29,7 @@ fn what_was_flushed_survives_the_death_of_the_process() {
     let mut flushed = 0;
     for round in 1..=3_u32 {
         let mut running = child(name, scratch.path().to_str().unwrap()).spawn().unwrap();
-        let lines = BufReader::new(running.stdout.take().unwrap())
-            .lines()
-            .map(Result::unwrap);
+        let lines = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
         let said = lines.filter_map(|line| line.strip_prefix("flushed ").map(|n| n.parse::<u32>().unwrap()));
         let mut said = said.take(7 * round as usize);
         flushed = flushed.max(said.by_ref().last().unwrap());
@@ -44,11 +39,7 @@ fn what_was_flushed_survives_the_death_of_the_process() {
         let engine = small_sled(&scratch);
         let tree = engine.tree("t").unwrap();
         for n in 0..=flushed {
-            assert_eq!(
-                get(&*tree, &n.to_be_bytes()),
-                Some(vec![n as u8; 300]),
-                "round {round}"
-            );
+            assert_eq!(get(&*tree, &n.to_be_bytes()), Some(vec![n as u8; 300]), "round {round}");
         }
         let keys = |tree: &str| {
             pages(&*engine.tree(tree).unwrap(), (Unbounded, Unbounded), false, 500)

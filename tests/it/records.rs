@@ -26,9 +26,7 @@ pub(crate) fn pages(
     let (mut low, mut high) = (range.0.map(<[u8]>::to_vec), range.1.map(<[u8]>::to_vec));
     loop {
         let mut page = Page::new();
-        let done = tree
-            .scan((as_slice(&low), as_slice(&high)), reverse, limit, &mut page)
-            .unwrap();
+        let done = tree.scan((as_slice(&low), as_slice(&high)), reverse, limit, &mut page).unwrap();
         assert!(page.len() <= limit);
         assert!(done || page.len() == limit, "a short page means the end");
         found.extend(page.iter().map(|(key, value)| (key.to_vec(), value.to_vec())));
@@ -45,17 +43,9 @@ pub(crate) fn as_slice(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
 }
 
 pub(crate) fn check(tree: &str, key: &[u8], expected: Option<&[u8]>) -> Check {
-    Check {
-        tree: tree.to_owned(),
-        key: key.to_vec(),
-        expected: expected.map(<[u8]>::to_vec),
-    }
+    Check { tree: tree.to_owned(), key: key.to_vec(), expected: expected.map(<[u8]>::to_vec) }
 }
 
 pub(crate) fn write(tree: &str, key: &[u8], value: Option<&[u8]>) -> Write {
-    Write {
-        tree: tree.to_owned(),
-        key: key.to_vec(),
-        value: value.map(<[u8]>::to_vec),
-    }
+    Write { tree: tree.to_owned(), key: key.to_vec(), value: value.map(<[u8]>::to_vec) }
 }

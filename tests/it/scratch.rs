@@ -39,12 +39,7 @@ pub(crate) fn child_argument() -> Option<String> {
 /// This binary again, to run only `test` (its full path), which finds `argument` by [`child_argument`].
 pub(crate) fn child(test: &str, argument: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(CHILD, argument);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.args([test, "--exact", "--nocapture", "--test-threads=1"]).env(CHILD, argument);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }

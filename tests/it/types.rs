@@ -29,19 +29,11 @@ pub struct UserV3 {
 }
 
 pub fn v1(name: &str, age: u32) -> UserV1 {
-    UserV1 {
-        name: name.to_owned(),
-        age,
-    }
+    UserV1 { name: name.to_owned(), age }
 }
 
 pub fn v2(first: &str, last: &str, age: u32, email: Option<&str>) -> UserV2 {
-    UserV2 {
-        first: first.to_owned(),
-        last: last.to_owned(),
-        age,
-        email: email.map(str::to_owned),
-    }
+    UserV2 { first: first.to_owned(), last: last.to_owned(), age, email: email.map(str::to_owned) }
 }
 
 impl Version for UserV1 {
@@ -57,11 +49,7 @@ impl Version for UserV1 {
     }
 
     fn validate(&self) -> Result<(), CastError> {
-        if self.age > 200 {
-            Err(CastError::new("nobody is older than 200"))
-        } else {
-            Ok(())
-        }
+        if self.age > 200 { Err(CastError::new("nobody is older than 200")) } else { Ok(()) }
     }
 }
 
@@ -71,37 +59,25 @@ impl Version for UserV2 {
 
     fn upcast(old: UserV1) -> Result<Self, CastError> {
         let Some((first, last)) = old.name.split_once(' ') else {
-            return Err(CastError::new(format!(
-                "the name {:?} has no last name",
-                old.name
-            )));
+            return Err(CastError::new(format!("the name {:?} has no last name", old.name)));
         };
         Ok(v2(first, last, old.age, None))
     }
 
     fn downcast(&self, _last: Option<UserV1>) -> Result<UserV1, CastError> {
         if self.first.contains(' ') {
-            return Err(CastError::new(
-                "a first name with a blank cannot be told from the last name",
-            ));
+            return Err(CastError::new("a first name with a blank cannot be told from the last name"));
         }
         Ok(v1(&format!("{} {}", self.first, self.last), self.age))
     }
 
     fn merge(old: UserV1, last: UserV2) -> Result<Option<Self>, CastError> {
         let email = last.email;
-        Ok(Some(UserV2 {
-            email,
-            ..UserV2::upcast(old)?
-        }))
+        Ok(Some(UserV2 { email, ..UserV2::upcast(old)? }))
     }
 
     fn validate(&self) -> Result<(), CastError> {
-        if self.last.is_empty() {
-            Err(CastError::new("a last name is required"))
-        } else {
-            Ok(())
-        }
+        if self.last.is_empty() { Err(CastError::new("a last name is required")) } else { Ok(()) }
     }
 }
 
@@ -114,13 +90,7 @@ impl Version for UserV3 {
 
     fn upcast(old: UserV2) -> Result<Self, CastError> {
         let born = i32::try_from(old.age).map_err(|_| CastError::new("no such age"))?;
-        Ok(UserV3 {
-            first: old.first,
-            last: old.last,
-            born: YEAR - born,
-            email: old.email,
-            tags: Vec::new(),
-        })
+        Ok(UserV3 { first: old.first, last: old.last, born: YEAR - born, email: old.email, tags: Vec::new() })
     }
 
     fn downcast(&self, _last: Option<UserV2>) -> Result<UserV2, CastError> {

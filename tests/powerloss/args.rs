@@ -46,10 +46,7 @@ impl Args {
                 ops: 400,
                 flush_every: 48,
             },
-            sizes: Sizes {
-                segment: 32 << 10,
-                cache: 1 << 20,
-            },
+            sizes: Sizes { segment: 32 << 10, cache: 1 << 20 },
             keep: None,
             report: false,
             read_back: None,

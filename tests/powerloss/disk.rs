@@ -165,11 +165,7 @@ impl Disk {
             d.live.insert(name.to_owned(), ino);
         }
         self.most_blobs = self.most_blobs.max(self.entries_in("blobs"));
-        self.waiting.push(EntryOp::Link {
-            dir,
-            name: name.to_owned(),
-            ino,
-        });
+        self.waiting.push(EntryOp::Link { dir, name: name.to_owned(), ino });
         ino
     }
 
@@ -179,10 +175,7 @@ impl Disk {
             _ => false,
         };
         if gone {
-            self.waiting.push(EntryOp::Unlink {
-                dir,
-                name: name.to_owned(),
-            });
+            self.waiting.push(EntryOp::Unlink { dir, name: name.to_owned() });
         }
         gone
     }
@@ -214,11 +207,7 @@ impl Disk {
         put(&mut file.live, at, bytes);
         file.waiting_bytes += bytes.len();
         self.most_waiting = self.most_waiting.max(file.waiting_bytes);
-        file.waiting.push(Change::Write {
-            id: self.writes,
-            at,
-            bytes: bytes.to_vec(),
-        });
+        file.waiting.push(Change::Write { id: self.writes, at, bytes: bytes.to_vec() });
         Some(self.writes)
     }
 
@@ -232,10 +221,8 @@ impl Disk {
     /// Makes one write durable, and no other: what the kernel does for a synchronous inode.
     pub fn sync_write(&mut self, ino: u64, write: u64) {
         if let Some(Node::File(file)) = self.nodes.get_mut(&ino) {
-            let found = file
-                .waiting
-                .iter()
-                .position(|c| matches!(c, Change::Write { id, .. } if *id == write));
+            let found =
+                file.waiting.iter().position(|c| matches!(c, Change::Write { id, .. } if *id == write));
             if let Some(index) = found
                 && let Change::Write { at, bytes, .. } = file.waiting.remove(index)
             {

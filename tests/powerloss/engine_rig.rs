@@ -55,10 +55,7 @@ impl Rig for Rigged {
         if !end.map_err(|e| format!("scan: {e}"))? {
             return Err("scan: it has no end".to_owned());
         }
-        Ok(page
-            .into_iter()
-            .map(|(key, value)| (key.to_vec(), value.to_vec()))
-            .collect())
+        Ok(page.into_iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
     }
 
     fn flush(&self) -> Result<(), String> {
@@ -74,11 +71,8 @@ impl Rig for Rigged {
     }
 
     fn batch(&self, tree: usize, changes: &[Change]) -> Result<(), String> {
-        let write = |(key, value): &Change| Write {
-            tree: name(tree),
-            key: key.clone(),
-            value: value.clone(),
-        };
+        let write =
+            |(key, value): &Change| Write { tree: name(tree), key: key.clone(), value: value.clone() };
         let writes: Vec<Write> = changes.iter().map(write).collect();
         match self.engine.commit(&[], &writes) {
             Ok(Outcome::Applied) => Ok(()),

@@ -4,20 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 #[derive(Clone)]
 pub enum EntryOp {
-    Link {
-        dir: u64,
-        name: String,
-        ino: u64,
-    },
-    Unlink {
-        dir: u64,
-        name: String,
-    },
-    Rename {
-        from: (u64, String),
-        to: (u64, String),
-        ino: u64,
-    },
+    Link { dir: u64, name: String, ino: u64 },
+    Unlink { dir: u64, name: String },
+    Rename { from: (u64, String), to: (u64, String), ino: u64 },
 }
 
 impl EntryOp {

@@ -146,9 +146,7 @@ impl Filesystem for Volume {
 
     fn mkdir(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
         let mut shared = self.lock_to_change();
-        let ino = shared
-            .disk
-            .link(parent.0, &text(name), Node::Dir(DirNode::default()));
+        let ino = shared.disk.link(parent.0, &text(name), Node::Dir(DirNode::default()));
         self.settle(shared, parent.0, |disk| disk.sync_dir(parent.0));
         let shared = self.lock();
         match attr(&shared.disk, ino) {
@@ -159,9 +157,7 @@ impl Filesystem for Volume {
 
     fn create(&self, _: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
         let mut shared = self.lock_to_change();
-        let ino = shared
-            .disk
-            .link(parent.0, &text(name), Node::File(FileNode::default()));
+        let ino = shared.disk.link(parent.0, &text(name), Node::File(FileNode::default()));
         self.settle(shared, parent.0, |disk| disk.sync_dir(parent.0));
         let shared = self.lock();
         match attr(&shared.disk, ino) {
@@ -267,10 +263,7 @@ impl Filesystem for Volume {
         let Some(Node::Dir(dir)) = shared.disk.node(ino.0) else {
             return reply.error(Errno::ENOTDIR);
         };
-        let mut entries = vec![
-            (ino.0, FileType::Directory, "."),
-            (ROOT, FileType::Directory, ".."),
-        ];
+        let mut entries = vec![(ino.0, FileType::Directory, "."), (ROOT, FileType::Directory, "..")];
         for (name, child) in &dir.live {
             let kind = match shared.disk.node(*child) {
                 Some(Node::Dir(_)) => FileType::Directory,

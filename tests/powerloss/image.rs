@@ -63,10 +63,7 @@ pub fn read_back(at: &Path, kind: &Kind, sizes: Sizes) -> Result<Result<Observed
     let err = drain(child.stderr.take().map(|s| Box::new(s) as _));
     let started = Instant::now();
     let status = loop {
-        if let Some(status) = child
-            .try_wait()
-            .map_err(|e| format!("wait for the reader: {e}"))?
-        {
+        if let Some(status) = child.try_wait().map_err(|e| format!("wait for the reader: {e}"))? {
             break Some(status);
         }
         if started.elapsed() > PATIENCE {
@@ -78,12 +75,7 @@ pub fn read_back(at: &Path, kind: &Kind, sizes: Sizes) -> Result<Result<Observed
     };
     let out = out.join().unwrap_or_default();
     let err = err.join().unwrap_or_default();
-    let panic = err
-        .lines()
-        .skip_while(|l| !l.contains("panicked at"))
-        .take(2)
-        .collect::<Vec<_>>()
-        .join(" ");
+    let panic = err.lines().skip_while(|l| !l.contains("panicked at")).take(2).collect::<Vec<_>>().join(" ");
     Ok(match status {
         None if panic.is_empty() => Err(Refusal::Hang),
         None => Err(Refusal::Panic(panic)),
@@ -100,10 +92,7 @@ pub fn print_all(at: &Path, kind: &Kind, sizes: Sizes) -> Result<(), String> {
     for tree in 0..TREES {
         for (key, value) in rig.scan(tree)? {
             if rig.get(tree, &key)?.as_deref() != Some(value.as_slice()) {
-                return Err(format!(
-                    "scan and get differ at {}",
-                    String::from_utf8_lossy(&key)
-                ));
+                return Err(format!("scan and get differ at {}", String::from_utf8_lossy(&key)));
             }
             let key = String::from_utf8_lossy(&key).into_owned();
             text.push_str(&format!("{tree} {key} {} {}\n", value.len(), fnv(&value)));
@@ -123,11 +112,7 @@ fn parse(text: &str) -> Result<Observed, String> {
         let [tree, key, length, hash] = fields.as_slice() else {
             return Err(format!("the reader said {line:?}"));
         };
-        let number = |field: &str| {
-            field
-                .parse::<u64>()
-                .map_err(|e| format!("the reader said {line:?}: {e}"))
-        };
+        let number = |field: &str| field.parse::<u64>().map_err(|e| format!("the reader said {line:?}: {e}"));
         let slot = (number(tree)? as usize, key.as_bytes().to_vec());
         observed.insert(slot, (number(length)? as usize, number(hash)?));
     }

@@ -25,9 +25,7 @@ pub fn state_of(value: Option<&[u8]>) -> State {
 }
 
 pub fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| {
-        (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[derive(Clone)]
@@ -39,11 +37,7 @@ struct History {
 
 impl History {
     fn new() -> Self {
-        History {
-            states: vec![None],
-            returned: 0,
-            owed: 0,
-        }
+        History { states: vec![None], returned: 0, owed: 0 }
     }
 }
 
@@ -110,11 +104,7 @@ impl Oracle {
 
     /// Before a flush: what it will cover.
     pub fn covered(&self) -> Vec<(Slot, usize)> {
-        self.lock()
-            .keys
-            .iter()
-            .map(|(slot, h)| (slot.clone(), h.returned))
-            .collect()
+        self.lock().keys.iter().map(|(slot, h)| (slot.clone(), h.returned)).collect()
     }
 
     /// After a flush has returned.
@@ -129,14 +119,8 @@ impl Oracle {
 
     pub fn marks(&self) -> Marks {
         let ledger = self.lock();
-        let keys = ledger
-            .keys
-            .iter()
-            .map(|(slot, h)| (slot.clone(), (h.owed, h.states.clone())));
-        Marks {
-            keys: keys.collect(),
-            batches: ledger.batches.clone(),
-        }
+        let keys = ledger.keys.iter().map(|(slot, h)| (slot.clone(), (h.owed, h.states.clone())));
+        Marks { keys: keys.collect(), batches: ledger.batches.clone() }
     }
 
     /// The oracle of a store that was opened again after a crash and showed `observed`. Until a flush
@@ -147,14 +131,7 @@ impl Oracle {
             let mut states: Vec<State> = states[*owed..].to_vec();
             states.push(observed.get(slot).copied());
             let returned = states.len() - 1;
-            ledger.keys.insert(
-                slot.clone(),
-                History {
-                    states,
-                    returned,
-                    owed: 0,
-                },
-            );
+            ledger.keys.insert(slot.clone(), History { states, returned, owed: 0 });
         }
         Oracle(Mutex::new(ledger))
     }
@@ -181,11 +158,7 @@ impl Marks {
                 verdict.example = format!(
                     "tree {} key {key}: saw {}, owed state {owed} of {}",
                     slot.0,
-                    if older {
-                        "an older state"
-                    } else {
-                        "a value never written"
-                    },
+                    if older { "an older state" } else { "a value never written" },
                     states.len() - 1
                 );
             }
@@ -194,11 +167,7 @@ impl Marks {
             verdict.invented += 1;
             verdict.example = format!("tree {} key {:?} was never written", slot.0, slot.1);
         }
-        verdict.torn_batches = self
-            .batches
-            .iter()
-            .filter(|batch| self.is_torn(batch, observed))
-            .count();
+        verdict.torn_batches = self.batches.iter().filter(|batch| self.is_torn(batch, observed)).count();
         verdict
     }
 
@@ -211,11 +180,7 @@ impl Marks {
                 continue;
             };
             let seen = observed.get(slot).copied();
-            let mut found = states
-                .iter()
-                .enumerate()
-                .filter(|(_, s)| **s == seen)
-                .map(|(i, _)| i);
+            let mut found = states.iter().enumerate().filter(|(_, s)| **s == seen).map(|(i, _)| i);
             let (Some(at), None) = (found.next(), found.next()) else {
                 continue;
             };

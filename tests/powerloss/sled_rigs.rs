@@ -22,34 +22,15 @@ use crate::rig::{Change, Kind, Opened, Pairs, Rig, Sizes, TREES};
 
 pub const KINDS: [Kind; 6] = [
     kind("sled-plain", "sled's own flush", |p, s| open(p, s, Level::Plain)),
-    kind("sled-data", "and fdatasync of its file", |p, s| {
-        open(p, s, Level::Data)
-    }),
-    kind("sled-synced", "and blobs, conf, directories", |p, s| {
-        open(p, s, Level::All)
-    }),
-    kind("sled-paced", "and fdatasync before a segment is full", |p, s| {
-        open(p, s, Level::Paced)
-    }),
-    kind("sled-flagged", "and the synchronous flag", |p, s| {
-        open(p, s, Level::Flagged)
-    }),
-    kind(
-        "sled-flag-only",
-        "sled's flush, in a flagged directory",
-        |p, s| open(p, s, Level::FlagOnly),
-    ),
+    kind("sled-data", "and fdatasync of its file", |p, s| open(p, s, Level::Data)),
+    kind("sled-synced", "and blobs, conf, directories", |p, s| open(p, s, Level::All)),
+    kind("sled-paced", "and fdatasync before a segment is full", |p, s| open(p, s, Level::Paced)),
+    kind("sled-flagged", "and the synchronous flag", |p, s| open(p, s, Level::Flagged)),
+    kind("sled-flag-only", "sled's flush, in a flagged directory", |p, s| open(p, s, Level::FlagOnly)),
 ];
 
 const fn kind(name: &'static str, what: &'static str, open: fn(&Path, Sizes) -> Opened) -> Kind {
-    Kind {
-        name,
-        what,
-        longest_value: 48 << 10,
-        longest_key: 2 << 10,
-        batches: true,
-        open,
-    }
+    Kind { name, what, longest_value: 48 << 10, longest_key: 2 << 10, batches: true, open }
 }
 
 #[derive(Clone, Copy, PartialEq, PartialOrd)]
@@ -93,11 +74,7 @@ fn open(path: &Path, sizes: Sizes, level: Level) -> Opened {
     let db = config(path, sizes).open().map_err(said("open sled"))?;
     let trees = (0..TREES).map(|n| db.open_tree(format!("tree{n}")).map_err(said("open tree")));
     let trees = trees.collect::<Result<Vec<_>, _>>()?;
-    let file = File::options()
-        .read(true)
-        .write(true)
-        .open(path.join("db"))
-        .map_err(said("open db file"))?;
+    let file = File::options().read(true).write(true).open(path.join("db")).map_err(said("open db file"))?;
     let rig = Sled {
         db,
         trees,
@@ -175,9 +152,7 @@ fn set_synchronous(path: &Path) -> Result<(), String> {
 }
 
 fn sync(path: &Path) -> Result<(), String> {
-    File::open(path)
-        .and_then(|f| f.sync_all())
-        .map_err(|e| format!("fsync {}: {e}", path.display()))
+    File::open(path).and_then(|f| f.sync_all()).map_err(|e| format!("fsync {}: {e}", path.display()))
 }
 
 impl Sled {
@@ -243,9 +218,7 @@ impl Rig for Sled {
 
     fn scan(&self, tree: usize) -> Result<Pairs, String> {
         let pairs = self.tree(tree).iter();
-        pairs
-            .map(|p| p.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(said("scan")))
-            .collect()
+        pairs.map(|p| p.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(said("scan"))).collect()
     }
 
     fn flush(&self) -> Result<(), String> {
@@ -265,20 +238,12 @@ impl Rig for Sled {
 
     fn swap(&self, tree: usize, key: &[u8], old: &[u8], new: &[u8]) -> Result<(), String> {
         self.pace(key.len() + old.len() + new.len())?;
-        let swapped = self
-            .tree(tree)
-            .compare_and_swap(key, Some(old), Some(new))
-            .map_err(said("swap"))?;
+        let swapped = self.tree(tree).compare_and_swap(key, Some(old), Some(new)).map_err(said("swap"))?;
         swapped.map_err(|_| "swap: the old value was not there".to_owned())
     }
 
     fn batch(&self, tree: usize, changes: &[Change]) -> Result<(), String> {
-        self.pace(
-            changes
-                .iter()
-                .map(|(k, v)| 64 + k.len() + v.as_ref().map_or(0, Vec::len))
-                .sum(),
-        )?;
+        self.pace(changes.iter().map(|(k, v)| 64 + k.len() + v.as_ref().map_or(0, Vec::len)).sum())?;
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {

@@ -84,9 +84,7 @@ fn said<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
 }
 
 fn open(path: &Path, sizes: Sizes) -> Opened {
-    let late = Durability::Buffered {
-        interval: Duration::from_secs(3600),
-    };
+    let late = Durability::Buffered { interval: Duration::from_secs(3600) };
     let options = Store::options().durability(late).cache_bytes(sizes.cache);
     let options = options.budget(Budget::unlimited()).free_bytes_min(0);
     let store = options.open(path).map_err(said("open"))?;
@@ -96,13 +94,7 @@ fn open(path: &Path, sizes: Sizes) -> Opened {
     let new = (0..TREES).map(|n| store.table(&name(n)).map_err(said("table at version 2")));
     let new = new.collect::<Result<_, _>>()?;
     let seed = store.ledger().map_err(said("ledger"))?.len() as u64;
-    Ok(Box::new(Rigged {
-        store,
-        old,
-        new,
-        turn: AtomicUsize::new(0),
-        seed,
-    }))
+    Ok(Box::new(Rigged { store, old, new, turn: AtomicUsize::new(0), seed }))
 }
 
 impl Rig for Rigged {
@@ -111,9 +103,7 @@ impl Rig for Rigged {
         if self.turn.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
             self.old[tree].put(&key, &Old { bytes }).map_err(said("put at 1"))
         } else {
-            self.new[tree]
-                .put(&key, &New::of(bytes))
-                .map_err(said("put at 2"))
+            self.new[tree].put(&key, &New::of(bytes)).map_err(said("put at 2"))
         }
     }
 
@@ -131,11 +121,7 @@ impl Rig for Rigged {
         let old = self.old[tree].get(&key).map_err(said("get at 1"))?;
         let new = self.new[tree].get(&key).map_err(said("get at 2"))?;
         let (old, new) = (old.map(|o| o.bytes), new.map(|n| n.bytes));
-        if old == new {
-            Ok(new)
-        } else {
-            Err("the two views read different records".to_owned())
-        }
+        if old == new { Ok(new) } else { Err("the two views read different records".to_owned()) }
     }
 
     fn scan(&self, tree: usize) -> Result<Pairs, String> {
@@ -184,10 +170,7 @@ impl Rig for Rigged {
             }
             return plan.begin().map(drop).map_err(said("begin"));
         };
-        let migration = self
-            .store
-            .open_migration(&open.name)
-            .map_err(said("open migration"))?;
+        let migration = self.store.open_migration(&open.name).map_err(said("open migration"))?;
         match open.phase {
             Phase::Complete => migration.rollback().map_err(said("rollback")),
             Phase::Open if !go_on => migration.rollback().map_err(said("rollback")),

@@ -54,12 +54,7 @@ impl Tally {
                 self.lost_keys += verdict.lost;
                 self.invented += usize::from(verdict.invented > 0);
                 self.torn += usize::from(verdict.torn_batches > 0);
-                let Verdict {
-                    lost,
-                    invented,
-                    torn_batches,
-                    example,
-                } = verdict;
+                let Verdict { lost, invented, torn_batches, example } = verdict;
                 format!("{lost} lost, {invented} invented, {torn_batches} torn batches: {example}")
             }
             Err(Refusal::Error(text)) => {

@@ -61,22 +61,11 @@ pub fn run(
 ) -> Result<(), String> {
     std::thread::scope(|scope| {
         let spawn = |id: u64| {
-            let held = found
-                .keys()
-                .filter(|(_, key)| key.starts_with(prefix(id).as_bytes()));
+            let held = found.keys().filter(|(_, key)| key.starts_with(prefix(id).as_bytes()));
             let held: Vec<Slot> = held.cloned().collect();
             let rng = rng.fork(id + 1);
             scope.spawn(move || {
-                let mut worker = Worker {
-                    rig,
-                    oracle,
-                    rng,
-                    mix,
-                    id,
-                    run,
-                    counter: 0,
-                    held: BTreeMap::new(),
-                };
+                let mut worker = Worker { rig, oracle, rng, mix, id, run, counter: 0, held: BTreeMap::new() };
                 for slot in held {
                     if let Some(value) = rig.get(slot.0, &slot.1)? {
                         worker.held.insert(slot, value);
@@ -86,9 +75,8 @@ pub fn run(
             })
         };
         let handles: Vec<_> = (0..mix.threads).map(spawn).collect();
-        let mut joined = handles
-            .into_iter()
-            .map(|h| h.join().unwrap_or_else(|_| Err("worker panicked".into())));
+        let mut joined =
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err("worker panicked".into())));
         joined.try_fold((), |(), one| one)
     })
 }
@@ -173,11 +161,8 @@ impl Worker<'_> {
     fn slot(&mut self) -> Slot {
         let tree = self.rng.within(0, TREES as u64 - 1) as usize;
         // Half of the traffic goes to a few keys, so that pages are rewritten and segments freed.
-        let key = if self.rng.chance(50) {
-            self.rng.within(0, 15)
-        } else {
-            self.rng.within(0, self.mix.keys)
-        };
+        let key =
+            if self.rng.chance(50) { self.rng.within(0, 15) } else { self.rng.within(0, self.mix.keys) };
         let mut key = format!("{}{key:04}", prefix(self.id)).into_bytes();
         // Noise, so that sled finds no common beginning to leave out but a short one.
         let seed = key.iter().fold(0, |sum, byte| sum * 31 + u64::from(*byte));

@@ -24,11 +24,7 @@ const REQUIRED: [&str; 3] = ["name", "lat", "lon"];
 
 /// Reads the embedded set: at most `limit` rows.
 pub(crate) fn embedded(limit: usize) -> Result<Rows, Failure> {
-    read(
-        Path::new("embedded airports"),
-        Box::new(Cursor::new(EMBEDDED)),
-        limit,
-    )
+    read(Path::new("embedded airports"), Box::new(Cursor::new(EMBEDDED)), limit)
 }
 
 /// Reads `path`: at most `limit` rows. Whether it is compressed (gzip), and whether it holds JSON lines or CSV,
@@ -36,10 +32,7 @@ pub(crate) fn embedded(limit: usize) -> Result<Rows, Failure> {
 pub(crate) fn file(path: &Path, limit: usize) -> Result<Rows, Failure> {
     let file = File::open(path).map_err(|e| Failure::input(path, format!("cannot be opened: {e}")))?;
     if file.metadata().is_ok_and(|m| m.is_dir()) {
-        return Err(Failure::input(
-            path,
-            "is a directory; name a file of JSON lines or CSV",
-        ));
+        return Err(Failure::input(path, "is a directory; name a file of JSON lines or CSV"));
     }
     read(path, Box::new(BufReader::new(file)), limit)
 }
@@ -62,18 +55,13 @@ fn read(path: &Path, mut input: Input<'_>, limit: usize) -> Result<Rows, Failure
         Some(_) => csv_rows(path, input, limit)?,
     };
     if rows.len() == 0 {
-        return Err(Failure::input(
-            path,
-            "holds no records; give a file with at least one airport",
-        ));
+        return Err(Failure::input(path, "holds no records; give a file with at least one airport"));
     }
     Ok(rows)
 }
 
 fn first_bytes<'a>(path: &Path, input: &'a mut Input<'_>) -> Result<&'a [u8], Failure> {
-    input
-        .fill_buf()
-        .map_err(|e| Failure::input(path, format!("cannot be read: {e}")))
+    input.fill_buf().map_err(|e| Failure::input(path, format!("cannot be read: {e}")))
 }
 
 fn json_lines(path: &Path, mut input: Input<'_>, limit: usize) -> Result<Rows, Failure> {
@@ -83,18 +71,12 @@ fn json_lines(path: &Path, mut input: Input<'_>, limit: usize) -> Result<Rows, F
     while rows.len() < limit {
         number += 1;
         line.clear();
-        let read = (&mut input)
-            .take(RECORD_BYTES_MAX as u64 + 1)
-            .read_until(b'\n', &mut line);
+        let read = (&mut input).take(RECORD_BYTES_MAX as u64 + 1).read_until(b'\n', &mut line);
         match read {
             Err(e) => return Err(Failure::line(path, number, format!("cannot be read: {e}"))),
             Ok(0) => break,
             Ok(n) if n > RECORD_BYTES_MAX => {
-                return Err(Failure::line(
-                    path,
-                    number,
-                    format!("is longer than {RECORD_BYTES_MAX} bytes"),
-                ));
+                return Err(Failure::line(path, number, format!("is longer than {RECORD_BYTES_MAX} bytes")));
             }
             Ok(_) => {}
         }
@@ -103,11 +85,7 @@ fn json_lines(path: &Path, mut input: Input<'_>, limit: usize) -> Result<Rows, F
             continue;
         }
         let object: Map<String, Value> = serde_json::from_slice(line).map_err(|e| {
-            Failure::line(
-                path,
-                number,
-                format!("is not a JSON object (column {}): {e}", e.column()),
-            )
+            Failure::line(path, number, format!("is not a JSON object (column {}): {e}", e.column()))
         })?;
         let mut fields: [Option<String>; FIELDS] = Default::default();
         for (name, value) in object {
@@ -143,25 +121,15 @@ fn csv_rows(path: &Path, input: Input<'_>, limit: usize) -> Result<Rows, Failure
     let mut reader = csv::ReaderBuilder::new().from_reader(input);
     let explain = |e: csv::Error| {
         let line = e.position().map(csv::Position::line);
-        Failure::Input {
-            path: path.to_path_buf(),
-            line,
-            reason: csv_reason(&e),
-        }
+        Failure::Input { path: path.to_path_buf(), line, reason: csv_reason(&e) }
     };
     let header = reader.headers().map_err(explain)?.clone();
-    let columns = header
-        .iter()
-        .map(|name| field_index(name).ok_or_else(|| unknown(path, 1, name)));
+    let columns = header.iter().map(|name| field_index(name).ok_or_else(|| unknown(path, 1, name)));
     let columns = columns.collect::<Result<Vec<_>, _>>()?;
     for (n, column) in columns.iter().enumerate() {
         if columns.iter().take(n).any(|earlier| earlier == column) {
             let name = header.get(n).unwrap_or_default();
-            return Err(Failure::line(
-                path,
-                1,
-                format!("the column {name:?} is there twice"),
-            ));
+            return Err(Failure::line(path, 1, format!("the column {name:?} is there twice")));
         }
     }
     let mut rows = Rows::default();
@@ -181,16 +149,11 @@ fn csv_rows(path: &Path, input: Input<'_>, limit: usize) -> Result<Rows, Failure
 
 fn csv_reason(error: &csv::Error) -> String {
     match error.kind() {
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
             format!("has {len} fields, but the header names {expected_len}")
         }
         csv::ErrorKind::Utf8 { err, .. } => {
-            format!(
-                "is not UTF-8 (field {}); convert the file to UTF-8",
-                err.field() + 1
-            )
+            format!("is not UTF-8 (field {}); convert the file to UTF-8", err.field() + 1)
         }
         csv::ErrorKind::Io(e) => format!("cannot be read: {e}"),
         _ => format!("is not CSV: {error}"),
@@ -198,25 +161,15 @@ fn csv_reason(error: &csv::Error) -> String {
 }
 
 fn unknown(path: &Path, line: u64, name: &str) -> Failure {
-    Failure::line(
-        path,
-        line,
-        format!("unknown field {name:?}; the fields are {}", NAMES.join(", ")),
-    )
+    Failure::line(path, line, format!("unknown field {name:?}; the fields are {}", NAMES.join(", ")))
 }
 
 /// Checks a row and appends it.
 fn push(path: &Path, line: u64, rows: &mut Rows, fields: [Option<String>; FIELDS]) -> Result<(), Failure> {
     for name in REQUIRED {
-        let field = field_index(name)
-            .and_then(|i| fields.get(i))
-            .and_then(Option::as_deref);
+        let field = field_index(name).and_then(|i| fields.get(i)).and_then(Option::as_deref);
         if field.unwrap_or_default().is_empty() {
-            return Err(Failure::line(
-                path,
-                line,
-                format!("the field {name:?} is missing or empty"),
-            ));
+            return Err(Failure::line(path, line, format!("the field {name:?} is missing or empty")));
         }
     }
     let row = fields.map(Option::unwrap_or_default);
@@ -235,11 +188,7 @@ fn push(path: &Path, line: u64, rows: &mut Rows, fields: [Option<String>; FIELDS
     if rows.push(&row) {
         Ok(())
     } else {
-        Err(Failure::line(
-            path,
-            line,
-            "up to here there are 4 GiB of text; use --records to read less",
-        ))
+        Err(Failure::line(path, line, "up to here there are 4 GiB of text; use --records to read less"))
     }
 }
 
@@ -252,9 +201,7 @@ mod tests {
     }
 
     fn complaint(text: &str) -> String {
-        parse(text.as_bytes())
-            .err()
-            .map_or_else(|| "no error".to_owned(), |e| e.to_string())
+        parse(text.as_bytes()).err().map_or_else(|| "no error".to_owned(), |e| e.to_string())
     }
 
     #[test]
@@ -288,59 +235,29 @@ mod tests {
         for (text, expected) in [
             ("", "in: holds no records"),
             ("[{}]", "line 1: is a JSON array"),
-            (
-                &format!("{good}{{\"name\":\"x\"}}"),
-                "line 2: the field \"lat\" is missing",
-            ),
+            (&format!("{good}{{\"name\":\"x\"}}"), "line 2: the field \"lat\" is missing"),
             (&format!("{good}{{\"name\":"), "line 2: is not a JSON object"),
             (&format!("{good}\n7"), "line 3: is not a JSON object"),
-            (
-                "{\"nome\":\"x\"}",
-                "line 1: unknown field \"nome\"; the fields are icao",
-            ),
-            (
-                "{\"name\":[1],\"lat\":1,\"lon\":2}",
-                "line 1: name: [1] is not text",
-            ),
-            (
-                "{\"name\":\"x\",\"lat\":true,\"lon\":2}",
-                "line 1: lat: true is neither",
-            ),
-            (
-                "{\"name\":\"x\",\"lat\":\"N38\",\"lon\":\"2\"}",
-                "line 1: lat: \"N38\" is not a plain decimal",
-            ),
+            ("{\"nome\":\"x\"}", "line 1: unknown field \"nome\"; the fields are icao"),
+            ("{\"name\":[1],\"lat\":1,\"lon\":2}", "line 1: name: [1] is not text"),
+            ("{\"name\":\"x\",\"lat\":true,\"lon\":2}", "line 1: lat: true is neither"),
+            ("{\"name\":\"x\",\"lat\":\"N38\",\"lon\":\"2\"}", "line 1: lat: \"N38\" is not a plain decimal"),
             ("name,lat,lon\nx,91,0\n", "line 2: lat: 91 degrees are beyond ±90"),
-            (
-                "name,lat,lon\nx,1,2\nx,1\n",
-                "line 3: has 2 fields, but the header names 3",
-            ),
-            (
-                "name,lat,lon,elevation\nx,1,2,high\n",
-                "line 2: elevation: \"high\" is not",
-            ),
-            (
-                "name,lat,lon,name\n",
-                "line 1: the column \"name\" is there twice",
-            ),
+            ("name,lat,lon\nx,1,2\nx,1\n", "line 3: has 2 fields, but the header names 3"),
+            ("name,lat,lon,elevation\nx,1,2,high\n", "line 2: elevation: \"high\" is not"),
+            ("name,lat,lon,name\n", "line 1: the column \"name\" is there twice"),
             ("this is not a table\n", "line 1: unknown field"),
         ] {
             let complaint = complaint(text);
-            assert!(
-                complaint.contains(expected),
-                "{text:?} gave {complaint:?}, not {expected:?}"
-            );
+            assert!(complaint.contains(expected), "{text:?} gave {complaint:?}, not {expected:?}");
         }
     }
 
     #[test]
     fn bytes_that_are_no_text_are_refused() {
-        for bytes in [
-            &b"name,lat,lon\n\xff\xfe,1,2\n"[..],
-            b"{\"name\":\"\xff\"}",
-            b"\x1f\x8bnot gzip",
-            b"\0\0\0",
-        ] {
+        for bytes in
+            [&b"name,lat,lon\n\xff\xfe,1,2\n"[..], b"{\"name\":\"\xff\"}", b"\x1f\x8bnot gzip", b"\0\0\0"]
+        {
             assert!(matches!(parse(bytes), Err(Failure::Input { .. })), "{bytes:?}");
         }
         assert!(file(Path::new("/no/such/file"), 1).is_err_and(|e| e.exit_code() == 3));

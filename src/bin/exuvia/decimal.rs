@@ -42,24 +42,15 @@ impl Decimal {
         let decimals = u8::try_from(fraction.len()).map_err(|_| refuse())?;
         let mut units: i128 = 0;
         for digit in whole.bytes().chain(fraction.bytes()) {
-            let next = units
-                .checked_mul(10)
-                .and_then(|n| n.checked_add(i128::from(digit - b'0')));
+            let next = units.checked_mul(10).and_then(|n| n.checked_add(i128::from(digit - b'0')));
             units = next.ok_or_else(refuse)?;
         }
         let negative = text.len() > magnitude.len();
         if negative && units == 0 {
             return Err(refuse());
         }
-        let number = Self {
-            units: if negative { -units } else { units },
-            decimals,
-        };
-        if number.has_text() {
-            Ok(number)
-        } else {
-            Err(refuse())
-        }
+        let number = Self { units: if negative { -units } else { units }, decimals };
+        if number.has_text() { Ok(number) } else { Err(refuse()) }
     }
 
     /// The text that [`Decimal::parse`] reads as this number. Fails on a number with too many digits, which no
@@ -84,9 +75,7 @@ impl Decimal {
 
     /// Whether the number lies between `-limit` and `limit`.
     pub(crate) fn within(&self, limit: u32) -> bool {
-        match 10u128
-            .checked_pow(u32::from(self.decimals))
-            .and_then(|one| one.checked_mul(u128::from(limit)))
+        match 10u128.checked_pow(u32::from(self.decimals)).and_then(|one| one.checked_mul(u128::from(limit)))
         {
             Some(limit) => self.units.unsigned_abs() <= limit,
             None => true,
@@ -112,10 +101,7 @@ impl Metres {
     pub(crate) fn from_feet(text: &str) -> Result<Self, CastError> {
         let feet = Decimal::parse(text)?;
         // Within i128 and u8: a parsed number has at most `DIGITS_MAX` = 30 digits, 3048 adds four.
-        Ok(Self(Decimal {
-            units: feet.units * FOOT,
-            decimals: feet.decimals + FOOT_DECIMALS,
-        }))
+        Ok(Self(Decimal { units: feet.units * FOOT, decimals: feet.decimals + FOOT_DECIMALS }))
     }
 
     /// The height in feet, as text. Fails on a height that is no decimal fraction of a foot: whoever writes
@@ -124,11 +110,7 @@ impl Metres {
     pub(crate) fn feet(&self) -> Result<String, CastError> {
         let Self(Decimal { units, decimals }) = *self;
         match decimals.checked_sub(FOOT_DECIMALS) {
-            Some(decimals) if units % FOOT == 0 => Decimal {
-                units: units / FOOT,
-                decimals,
-            }
-            .text(),
+            Some(decimals) if units % FOOT == 0 => Decimal { units: units / FOOT, decimals }.text(),
             _ => Err(CastError::new(format!(
                 "a height of {units}e-{decimals} m is no decimal fraction of a foot with four more decimals; round it"
             ))),
@@ -142,26 +124,12 @@ mod tests {
 
     #[test]
     fn text_and_number_are_one_to_one() {
-        for text in [
-            "0",
-            "0.0",
-            "-0.05",
-            "7",
-            "10",
-            "-12.50",
-            "179.951",
-            "0.00000000000001",
-            "123456789.123456789",
-        ] {
+        for text in
+            ["0", "0.0", "-0.05", "7", "10", "-12.50", "179.951", "0.00000000000001", "123456789.123456789"]
+        {
             assert_eq!(Decimal::parse(text).and_then(|d| d.text()).as_deref(), Ok(text));
         }
-        assert_eq!(
-            Decimal::parse("-0.05"),
-            Ok(Decimal {
-                units: -5,
-                decimals: 2
-            })
-        );
+        assert_eq!(Decimal::parse("-0.05"), Ok(Decimal { units: -5, decimals: 2 }));
         assert_ne!(Decimal::parse("1.5"), Decimal::parse("1.50"));
     }
 
@@ -179,56 +147,21 @@ mod tests {
 
     #[test]
     fn numbers_without_a_text_are_refused_on_the_way_back() {
-        assert!(
-            Decimal {
-                units: i128::MIN,
-                decimals: 0
-            }
-            .text()
-            .is_err()
-        );
-        assert!(
-            Decimal {
-                units: 1,
-                decimals: 255
-            }
-            .text()
-            .is_err()
-        );
+        assert!(Decimal { units: i128::MIN, decimals: 0 }.text().is_err());
+        assert!(Decimal { units: 1, decimals: 255 }.text().is_err());
     }
 
     #[test]
     fn feet_are_exact_in_metres() {
-        assert_eq!(
-            Metres::from_feet("100"),
-            Ok(Metres(Decimal {
-                units: 304_800,
-                decimals: 4
-            }))
-        );
+        assert_eq!(Metres::from_feet("100"), Ok(Metres(Decimal { units: 304_800, decimals: 4 })));
         for feet in ["0", "-1266", "14965", "-12.5", "0.25", "999.99"] {
-            assert_eq!(
-                Metres::from_feet(feet).and_then(|m| m.feet()).as_deref(),
-                Ok(feet)
-            );
+            assert_eq!(Metres::from_feet(feet).and_then(|m| m.feet()).as_deref(), Ok(feet));
         }
         assert!(
-            Metres(Decimal {
-                units: 1,
-                decimals: 0
-            })
-            .feet()
-            .is_err(),
+            Metres(Decimal { units: 1, decimals: 0 }).feet().is_err(),
             "a metre is no fraction of a foot"
         );
-        assert!(
-            Metres(Decimal {
-                units: 3049,
-                decimals: 4
-            })
-            .feet()
-            .is_err()
-        );
+        assert!(Metres(Decimal { units: 3049, decimals: 4 }).feet().is_err());
     }
 
     #[test]
@@ -237,12 +170,6 @@ mod tests {
         assert!(within("90", 90) && within("-90.000", 90) && within("89.999999", 90) && within("0", 0));
         assert!(!within("90.000001", 90) && !within("-91", 90));
         // Beyond what the limit can be scaled to, every number that an i128 holds is smaller than the limit.
-        assert!(
-            Decimal {
-                units: i128::MAX,
-                decimals: 60
-            }
-            .within(1)
-        );
+        assert!(Decimal { units: i128::MAX, decimals: 60 }.within(1));
     }
 }

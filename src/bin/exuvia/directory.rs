@@ -17,31 +17,19 @@ impl Directory {
             let path = std::env::temp_dir().join(format!("exuvia-demo-{}", std::process::id()));
             let made = std::fs::create_dir(&path);
             made.map_err(|e| Failure::input(&path, format!("cannot be made for the temporary store: {e}")))?;
-            return Ok(Self {
-                path,
-                temporary: true,
-            });
+            return Ok(Self { path, temporary: true });
         };
         match std::fs::read_dir(path).map(|mut entries| entries.next().is_none()) {
             Ok(true) => {}
             Ok(false) => {
-                return Err(Failure::input(
-                    path,
-                    "is not empty; name a new directory for the demo",
-                ));
+                return Err(Failure::input(path, "is not empty; name a new directory for the demo"));
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => {
-                return Err(Failure::input(
-                    path,
-                    format!("cannot be used as a directory: {e}"),
-                ));
+                return Err(Failure::input(path, format!("cannot be used as a directory: {e}")));
             }
         }
-        Ok(Self {
-            path: path.to_path_buf(),
-            temporary: false,
-        })
+        Ok(Self { path: path.to_path_buf(), temporary: false })
     }
 
     /// Where it is.

@@ -24,20 +24,30 @@ pub(crate) enum Failure {
 impl Failure {
     /// A file or directory that cannot be used.
     pub(crate) fn input(path: &Path, reason: impl Into<String>) -> Self {
-        Failure::Input {
-            path: path.to_path_buf(),
-            line: None,
-            reason: reason.into(),
-        }
+        Failure::Input { path: path.to_path_buf(), line: None, reason: reason.into() }
     }
 
     /// A file with something wrong in `line`.
     pub(crate) fn line(path: &Path, line: u64, reason: impl Into<String>) -> Self {
-        Failure::Input {
-            path: path.to_path_buf(),
-            line: Some(line),
-            reason: reason.into(),
-        }
+        Failure::Input { path: path.to_path_buf(), line: Some(line), reason: reason.into() }
+    }
+
+    /// Why the store in `path` could not be opened.
+    pub(crate) fn opening(path: &Path, error: exuvia::Error) -> Self {
+        let reason = match error {
+            exuvia::Error::Path { reason, source, .. } => match source {
+                Some(source) => format!("{reason} ({source})"),
+                None => reason,
+            },
+            exuvia::Error::Locked { .. } | exuvia::Error::Format { .. } => {
+                // These messages name the path themselves.
+                let message = error.to_string();
+                let own = format!("{}: ", path.display());
+                message.strip_prefix(&own).unwrap_or(&message).to_owned()
+            }
+            other => return other.into(),
+        };
+        Failure::input(path, reason)
     }
 
     /// The exit code, as `exuvia --help` documents it. Code 2, wrong usage, is the argument parser's.
@@ -54,18 +64,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Failure::Verification(reason) => write!(f, "verification failed: {reason}"),
-            Failure::Input {
-                path,
-                line: Some(line),
-                reason,
-            } => {
+            Failure::Input { path, line: Some(line), reason } => {
                 write!(f, "{}, line {line}: {reason}", path.display())
             }
-            Failure::Input {
-                path,
-                line: None,
-                reason,
-            } => write!(f, "{}: {reason}", path.display()),
+            Failure::Input { path, line: None, reason } => write!(f, "{}: {reason}", path.display()),
             Failure::Store(reason) => f.write_str(reason),
         }
     }
@@ -73,10 +75,18 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
+impl From<exuvia::Error> for Failure {
+    fn from(error: exuvia::Error) -> Self {
+        if error.is_corruption() {
+            Failure::Verification(error.to_string())
+        } else {
+            Failure::Store(error.to_string())
+        }
+    }
+}
+
 impl From<exuvia::CastError> for Failure {
     fn from(error: exuvia::CastError) -> Self {
-        Failure::Store(format!(
-            "the demo's own casts refused one of its records: {error}"
-        ))
+        Failure::Store(format!("the demo's own casts refused one of its records: {error}"))
     }
 }

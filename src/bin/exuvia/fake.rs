@@ -41,13 +41,7 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new(fault: Fault) -> Self {
         let (records, verbs) = (Mutex::default(), Mutex::default());
-        Self {
-            fault,
-            calls: AtomicU64::new(0),
-            records,
-            verbs,
-            done: AtomicU64::new(0),
-        }
+        Self { fault, calls: AtomicU64::new(0), records, verbs, done: AtomicU64::new(0) }
     }
 
     /// The verbs that were called, in their order.
@@ -76,11 +70,7 @@ fn at(v3: &AirportV3, view: View) -> Result<Airport, Refusal> {
     Ok(match view {
         View::V3 => Airport::V3(v3.clone()),
         View::V2 => Airport::V2(v3.downcast(None).map_err(failed)?),
-        View::V1 => Airport::V1(
-            v3.downcast(None)
-                .and_then(|v2| v2.downcast(None))
-                .map_err(failed)?,
-        ),
+        View::V1 => Airport::V1(v3.downcast(None).and_then(|v2| v2.downcast(None)).map_err(failed)?),
     })
 }
 
@@ -157,11 +147,7 @@ impl Rollout for Fake {
     fn progress(&self, _step: Step) -> Result<Progress, Failure> {
         let total = self.records.lock().len() as u64;
         let done = self.done.fetch_add(total / 10 + 1, Ordering::Relaxed).min(total);
-        Ok(Progress {
-            done,
-            total,
-            complete: done == total,
-        })
+        Ok(Progress { done, total, complete: done == total })
     }
 
     fn rollback(&self, step: Step) -> Result<(), Failure> {

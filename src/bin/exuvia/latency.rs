@@ -99,15 +99,9 @@ mod tests {
         }
         let phase = sum.phase(2);
         assert_eq!(phase.ops, 300);
-        assert!(
-            (phase.p50_us - 50.0).abs() < 0.1 && (phase.p99_us - 99.0).abs() < 0.2,
-            "{phase:?}"
-        );
+        assert!((phase.p50_us - 50.0).abs() < 0.1 && (phase.p99_us - 99.0).abs() < 0.2, "{phase:?}");
         assert_eq!(sum.phase(4).ops, 1);
-        assert!(
-            (sum.phase(4).max_us - 60e6).abs() < 60e3,
-            "a latency over the limit counts as the limit"
-        );
+        assert!((sum.phase(4).max_us - 60e6).abs() < 60e3, "a latency over the limit counts as the limit");
         assert_eq!(sum.phase(0), PhaseSummary::default());
         assert_eq!(sum.phase(9), PhaseSummary::default());
     }

@@ -16,28 +16,12 @@ fn bytes<T: Version>(record: &T) -> Vec<u8> {
 
 /// Checks all four laws for three records of the previous version and one of this.
 fn obeys<T: Version<Previous = P> + Clone, P: Version + Clone>(f: &P, g: &P, t: &T) {
-    let merge = |f: &P, t: T| {
-        T::merge(f.clone(), t)
-            .expect("merged")
-            .expect("a merge of its own")
-    };
+    let merge = |f: &P, t: T| T::merge(f.clone(), t).expect("merged").expect("a merge of its own");
     let up = T::upcast(f.clone()).expect("upcast");
-    assert_eq!(
-        bytes(&up.downcast(Some(f.clone())).expect("downcast")),
-        bytes(f),
-        "law 1"
-    );
-    assert_eq!(
-        bytes(&merge(&t.downcast(None).expect("downcast"), t.clone())),
-        bytes(t),
-        "law 2"
-    );
+    assert_eq!(bytes(&up.downcast(Some(f.clone())).expect("downcast")), bytes(f), "law 1");
+    assert_eq!(bytes(&merge(&t.downcast(None).expect("downcast"), t.clone())), bytes(t), "law 2");
     let merged = merge(f, t.clone());
-    assert_eq!(
-        bytes(&merged.downcast(Some(f.clone())).expect("downcast")),
-        bytes(f),
-        "law 3"
-    );
+    assert_eq!(bytes(&merged.downcast(Some(f.clone())).expect("downcast")), bytes(f), "law 3");
     assert_eq!(bytes(&merge(f, merge(g, t.clone()))), bytes(&merged), "law 4");
     assert_eq!(bytes(&T::decode(&bytes(t)).expect("decoded")), bytes(t));
 }
@@ -52,10 +36,7 @@ fn the_four_laws_hold_on_every_record() {
         t.runways = Some(key as u16);
         obeys(&f, &g, &t);
 
-        let (mut f, g) = (
-            AirportV2::upcast(f).expect("upcast"),
-            AirportV2::upcast(g).expect("upcast"),
-        );
+        let (mut f, g) = (AirportV2::upcast(f).expect("upcast"), AirportV2::upcast(g).expect("upcast"));
         f.runways = Some(3);
         let mut t = AirportV3::upcast(t).expect("upcast");
         t.opened = Some(1950);
@@ -115,29 +96,16 @@ fn the_model_sees_every_changed_field() {
         change(&mut changed);
         assert!(seen(changed).is_err(), "change {n} was not seen");
     }
-    v3.elevation = v3.elevation.map(|Metres(d)| {
-        Metres(Decimal {
-            units: d.units * 10,
-            decimals: d.decimals + 1,
-        })
-    });
-    assert!(
-        seen(v3).is_err(),
-        "the same height with another number of decimals is another text"
-    );
+    v3.elevation =
+        v3.elevation.map(|Metres(d)| Metres(Decimal { units: d.units * 10, decimals: d.decimals + 1 }));
+    assert!(seen(v3).is_err(), "the same height with another number of decimals is another text");
 
-    let v1 = Airport::V1(AirportV1 {
-        lat: "0".into(),
-        ..source.record(4, 1)
-    });
+    let v1 = Airport::V1(AirportV1 { lat: "0".into(), ..source.record(4, 1) });
     assert!(check(&source, 4, state, View::V1, Some(&v1)).is_err());
     v2.name.push('x');
     let v2 = Airport::V2(v2);
     assert!(check(&source, 4, state, View::V2, Some(&v2)).is_err());
-    assert!(
-        check(&source, 4, state, View::V1, Some(&v2)).is_err(),
-        "a record at another view"
-    );
+    assert!(check(&source, 4, state, View::V1, Some(&v2)).is_err(), "a record at another view");
     assert!(check(&source, 4, state, View::V2, None).is_err());
     assert!(check(&source, 4, state.removed(), View::V2, Some(&v2)).is_err());
     assert_eq!(check(&source, 4, state.removed(), View::V2, None), Ok(()));
@@ -152,13 +120,9 @@ fn upcast_refuses_text_that_is_no_coordinate() {
         ..AirportV1::default()
     };
     assert!(AirportV2::upcast(airport("1.5", "-180", "")).is_ok_and(|v2| v2.elevation.is_none()));
-    for (lat, lon, elevation) in [
-        ("38° N", "1", "2"),
-        ("", "1", "2"),
-        ("90.1", "1", "2"),
-        ("1", "-181", "2"),
-        ("1", "2", "1,200"),
-    ] {
+    for (lat, lon, elevation) in
+        [("38° N", "1", "2"), ("", "1", "2"), ("90.1", "1", "2"), ("1", "-181", "2"), ("1", "2", "1,200")]
+    {
         let refused: Result<_, CastError> = AirportV2::upcast(airport(lat, lon, elevation));
         assert!(refused.is_err(), "{lat} {lon} {elevation}");
     }
@@ -166,41 +130,13 @@ fn upcast_refuses_text_that_is_no_coordinate() {
 
 #[test]
 fn downcast_refuses_what_an_old_reader_could_not_give_back() {
-    let v2 = AirportV2::upcast(AirportV1 {
-        lat: "1".into(),
-        lon: "2".into(),
-        ..AirportV1::default()
-    });
+    let v2 = AirportV2::upcast(AirportV1 { lat: "1".into(), lon: "2".into(), ..AirportV1::default() });
     let v2 = v2.expect("upcast");
-    let metre = Some(Metres(Decimal {
-        units: 1,
-        decimals: 0,
-    }));
-    assert!(
-        AirportV2 {
-            elevation: metre,
-            ..v2.clone()
-        }
-        .downcast(None)
-        .is_err()
-    );
+    let metre = Some(Metres(Decimal { units: 1, decimals: 0 }));
+    assert!(AirportV2 { elevation: metre, ..v2.clone() }.downcast(None).is_err());
     let v3 = AirportV3::upcast(v2).expect("upcast");
-    let named = |core: &str, kind| AirportV3 {
-        name_core: core.into(),
-        kind,
-        ..v3.clone()
-    };
+    let named = |core: &str, kind| AirportV3 { name_core: core.into(), kind, ..v3.clone() };
     assert!(named("Lowell Field", Kind::Other).downcast(None).is_err());
     assert!(named("Lowell Field", Kind::Airport).downcast(None).is_ok());
-    assert!(
-        AirportV3 {
-            lat: Decimal {
-                units: 91,
-                decimals: 0
-            },
-            ..v3.clone()
-        }
-        .validate()
-        .is_err()
-    );
+    assert!(AirportV3 { lat: Decimal { units: 91, decimals: 0 }, ..v3.clone() }.validate().is_err());
 }

@@ -76,9 +76,7 @@ impl Shared {
     /// Draws one of the open views.
     pub(crate) fn view(&self, random: &mut Random) -> View {
         let open = self.views.load(Ordering::Acquire);
-        let views = [View::V1, View::V2, View::V3]
-            .into_iter()
-            .filter(|view| open & bit(*view) != 0);
+        let views = [View::V1, View::V2, View::V3].into_iter().filter(|view| open & bit(*view) != 0);
         let nth = random.below(u64::from(open.count_ones()));
         views.into_iter().nth(nth as usize).unwrap_or(View::V1)
     }
@@ -116,11 +114,7 @@ struct HaltState {
 impl Halt {
     /// Since when the threads are asked to halt or stop.
     pub(crate) fn since(&self) -> Option<Instant> {
-        if self.asked.load(Ordering::Acquire) {
-            self.state.lock().since
-        } else {
-            None
-        }
+        if self.asked.load(Ordering::Acquire) { self.state.lock().since } else { None }
     }
 
     /// Waits, halted, for the release; `false` means to stop for good.
@@ -193,11 +187,7 @@ impl Load {
             counts: Counts::default(),
             differences: Mutex::default(),
         });
-        let mut load = Self {
-            shared,
-            phases: Vec::new(),
-            threads: Vec::new(),
-        };
+        let mut load = Self { shared, phases: Vec::new(), threads: Vec::new() };
         load.phase(phase);
         load.views(views);
         for owner in 0..owners {
@@ -212,14 +202,10 @@ impl Load {
 
     /// From here on, operations count for the phase of this name, which may have run before.
     pub(crate) fn phase(&mut self, name: &str) {
-        let phase = self
-            .phases
-            .iter()
-            .position(|known| known == name)
-            .unwrap_or_else(|| {
-                self.phases.push(name.to_owned());
-                self.phases.len() - 1
-            });
+        let phase = self.phases.iter().position(|known| known == name).unwrap_or_else(|| {
+            self.phases.push(name.to_owned());
+            self.phases.len() - 1
+        });
         self.shared.phase.store(phase, Ordering::Release);
     }
 
@@ -232,9 +218,7 @@ impl Load {
     /// Halts the traffic and waits until no operation is under way.
     pub(crate) fn halt(&self) {
         self.shared.halt.ask(false);
-        self.shared
-            .halt
-            .wait_for(|| self.threads.iter().filter(|thread| !thread.is_finished()).count());
+        self.shared.halt.wait_for(|| self.threads.iter().filter(|thread| !thread.is_finished()).count());
     }
 
     /// Lets the traffic go on, with a new timetable.

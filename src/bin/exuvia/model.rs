@@ -25,11 +25,7 @@ pub(crate) struct State {
 
 impl State {
     /// The record as it was loaded: at version 1, revision 0.
-    pub(crate) const LOADED: Self = Self {
-        revision: 1,
-        runways: 0,
-        opened: 0,
-    };
+    pub(crate) const LOADED: Self = Self { revision: 1, runways: 0, opened: 0 };
 
     /// Whether there is a record.
     pub(crate) fn exists(&self) -> bool {
@@ -54,30 +50,14 @@ impl State {
     /// After a write at `view` of the next revision of the content. A field that `view` does not have is not
     /// touched, whatever is given for it here.
     pub(crate) fn written(self, view: View, runways: Option<u16>, opened: Option<u16>) -> Self {
-        let runways = if view >= View::V2 {
-            runways.unwrap_or(0)
-        } else {
-            self.runways
-        };
-        let opened = if view >= View::V3 {
-            opened.unwrap_or(0)
-        } else {
-            self.opened
-        };
-        Self {
-            revision: (self.revision | 1).wrapping_add(2),
-            runways,
-            opened,
-        }
+        let runways = if view >= View::V2 { runways.unwrap_or(0) } else { self.runways };
+        let opened = if view >= View::V3 { opened.unwrap_or(0) } else { self.opened };
+        Self { revision: (self.revision | 1).wrapping_add(2), runways, opened }
     }
 
     /// After a removal at any view: who writes next at an old view finds nothing to keep.
     pub(crate) fn removed(self) -> Self {
-        Self {
-            revision: self.revision & !1,
-            runways: 0,
-            opened: 0,
-        }
+        Self { revision: self.revision & !1, runways: 0, opened: 0 }
     }
 }
 
@@ -92,10 +72,7 @@ impl Shard {
     /// The keys of thread `owner` of `owners`, out of `records`, all loaded.
     pub(crate) fn loaded(owner: u64, owners: u64, records: u64) -> Self {
         let count = (records + owners - 1 - owner) / owners;
-        Self {
-            owners,
-            states: vec![State::LOADED; count as usize],
-        }
+        Self { owners, states: vec![State::LOADED; count as usize] }
     }
 
     /// How many keys this shard has.
@@ -105,10 +82,7 @@ impl Shard {
 
     /// What was last written under `key`, one of this shard's.
     pub(crate) fn state(&self, key: u64) -> State {
-        self.states
-            .get((key / self.owners) as usize)
-            .copied()
-            .unwrap_or(State::LOADED.removed())
+        self.states.get((key / self.owners) as usize).copied().unwrap_or(State::LOADED.removed())
     }
 
     /// Notes what is now under `key`.
@@ -143,10 +117,7 @@ pub(crate) fn check(
             Err(difference) => difference,
         },
     };
-    Err(format!(
-        "key {key} at {view}, revision {}: {difference}",
-        state.revision()
-    ))
+    Err(format!("key {key} at {view}, revision {}: {difference}", state.revision()))
 }
 
 fn record(text: &AirportV1, state: State, found: &Airport) -> Result<(), String> {
@@ -167,12 +138,7 @@ fn v2(text: &AirportV1, state: State, found: &AirportV2) -> Result<(), String> {
     same("subd", &text.subd, &found.subd)?;
     same("country", &text.country, &found.country)?;
     let elevation = found.elevation.map(|m| (m.0.units, m.0.decimals));
-    numbers(
-        text,
-        elevation,
-        (found.lat.units, found.lat.decimals),
-        (found.lon.units, found.lon.decimals),
-    )?;
+    numbers(text, elevation, (found.lat.units, found.lat.decimals), (found.lon.units, found.lon.decimals))?;
     same("tz", &text.tz, &found.tz)?;
     same("note", &text.note, &found.note)?;
     same("runways", &state.runways(), &found.runways)
@@ -189,12 +155,7 @@ fn v3(text: &AirportV1, state: State, found: &AirportV3) -> Result<(), String> {
     same("subdivision", &text.subd, &found.place.subdivision)?;
     same("country", &text.country, &found.place.country)?;
     let elevation = found.elevation.map(|m| (m.0.units, m.0.decimals));
-    numbers(
-        text,
-        elevation,
-        (found.lat.units, found.lat.decimals),
-        (found.lon.units, found.lon.decimals),
-    )?;
+    numbers(text, elevation, (found.lat.units, found.lat.decimals), (found.lon.units, found.lon.decimals))?;
     same("tz", &text.tz, &found.tz)?;
     same("note", &text.note, &found.note)?;
     same("runways", &state.runways(), &found.runways)?;
@@ -202,11 +163,7 @@ fn v3(text: &AirportV1, state: State, found: &AirportV3) -> Result<(), String> {
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(field: &str, expected: &T, found: &T) -> Result<(), String> {
-    if expected == found {
-        Ok(())
-    } else {
-        Err(format!("{field}: expected {expected:?}, found {found:?}"))
-    }
+    if expected == found { Ok(()) } else { Err(format!("{field}: expected {expected:?}, found {found:?}")) }
 }
 
 /// A number as it is stored: its digits as an integer, and how many of them are behind the point.
@@ -217,10 +174,7 @@ fn numbers(text: &AirportV1, elevation: Option<Stored>, lat: Stored, lon: Stored
         if as_stored(text, "1", 0) == (found.0.to_string(), usize::from(found.1)) {
             Ok(())
         } else {
-            Err(format!(
-                "{field}: expected {text}, found {}e-{}",
-                found.0, found.1
-            ))
+            Err(format!("{field}: expected {text}, found {}e-{}", found.0, found.1))
         }
     };
     coordinate("lat", &text.lat, lat)?;
@@ -235,22 +189,14 @@ fn numbers(text: &AirportV1, elevation: Option<Stored>, lat: Stored, lon: Stored
 /// many of them are behind the point if that is moved `shift` places to the left.
 fn as_stored(text: &str, factor: &str, shift: usize) -> (String, usize) {
     let behind = text.bytes().rev().position(|b| b == b'.').unwrap_or(0);
-    let digits: Vec<u8> = text
-        .bytes()
-        .filter(u8::is_ascii_digit)
-        .map(|b| b - b'0')
-        .collect();
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_digit).map(|b| b - b'0').collect();
     let factor: Vec<u8> = factor.bytes().map(|b| b - b'0').collect();
     // Column by column, from the last: the product has at most as many digits as both numbers together.
     let mut product = String::new();
     let mut carry = 0u32;
     for column in 0..digits.len() + factor.len() {
         for (i, a) in factor.iter().rev().enumerate() {
-            let b = column
-                .checked_sub(i)
-                .and_then(|j| digits.iter().rev().nth(j))
-                .copied()
-                .unwrap_or(0);
+            let b = column.checked_sub(i).and_then(|j| digits.iter().rev().nth(j)).copied().unwrap_or(0);
             carry += u32::from(*a) * u32::from(b);
         }
         product.insert(0, char::from(b'0' + (carry % 10) as u8));
@@ -295,10 +241,7 @@ mod tests {
     #[test]
     fn a_writer_leaves_what_it_cannot_see_and_a_removal_forgets_it() {
         let s = State::LOADED;
-        assert_eq!(
-            (s.exists(), s.revision(), s.runways(), s.opened()),
-            (true, 0, None, None)
-        );
+        assert_eq!((s.exists(), s.revision(), s.runways(), s.opened()), (true, 0, None, None));
         let s = s.written(View::V3, Some(2), Some(1950));
         let s = s.written(View::V2, Some(3), None);
         assert_eq!((s.revision(), s.runways(), s.opened()), (2, Some(3), Some(1950)));

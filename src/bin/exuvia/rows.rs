@@ -6,20 +6,8 @@ use crate::types::AirportV1;
 pub(crate) const FIELDS: usize = 12;
 
 /// The names of the fields as a file spells them, in the order of a row.
-pub(crate) const NAMES: [&str; FIELDS] = [
-    "icao",
-    "iata",
-    "lid",
-    "name",
-    "city",
-    "subd",
-    "country",
-    "elevation",
-    "lat",
-    "lon",
-    "tz",
-    "note",
-];
+pub(crate) const NAMES: [&str; FIELDS] =
+    ["icao", "iata", "lid", "name", "city", "subd", "country", "elevation", "lat", "lon", "tz", "note"];
 
 /// Where a field is in a row, by a name that a file may use.
 pub(crate) fn field_index(name: &str) -> Option<usize> {
@@ -102,24 +90,14 @@ mod tests {
     #[test]
     fn a_row_comes_back_as_it_went_in() {
         let mut rows = Rows::default();
-        let row = |n: usize| {
-            std::array::from_fn(|i| {
-                if i == 1 {
-                    String::new()
-                } else {
-                    format!("é{n}/{i}")
-                }
-            })
-        };
+        let row =
+            |n: usize| std::array::from_fn(|i| if i == 1 { String::new() } else { format!("é{n}/{i}") });
         for n in 0..3 {
             assert!(rows.push(&row(n)));
         }
         let airport = rows.airport(1);
         assert_eq!((airport.icao.as_str(), airport.iata.as_str()), ("é1/0", ""));
-        assert_eq!(
-            (airport.elevation_ft.as_str(), airport.note.as_str()),
-            ("é1/7", "é1/11")
-        );
+        assert_eq!((airport.elevation_ft.as_str(), airport.note.as_str()), ("é1/7", "é1/11"));
         assert_eq!(rows.icao(2), "é2/0");
         assert_eq!(rows.airport(3), AirportV1::default());
         assert_eq!(rows.icao(3), "");

@@ -10,14 +10,7 @@ use crate::rows::Rows;
 use crate::types::AirportV1;
 
 /// Endings that a writer may give a name. "Terminal" is none of the kinds that version 3 knows.
-const WORDS: [&str; 6] = [
-    "Airport",
-    "Field",
-    "Seaplane Base",
-    "Terminal",
-    "Airstrip",
-    "Air Base",
-];
+const WORDS: [&str; 6] = ["Airport", "Field", "Seaplane Base", "Terminal", "Airstrip", "Air Base"];
 
 /// A small generator of random numbers (SplitMix64): equal seeds give equal numbers on every machine.
 #[derive(Debug, Clone)]
@@ -64,12 +57,7 @@ impl Source {
     /// that is larger.
     pub(crate) fn new(rows: Rows, records: Option<u64>, record_bytes: usize, seed: u64) -> Self {
         let records = records.unwrap_or(rows.len() as u64);
-        Self {
-            rows,
-            records,
-            record_bytes,
-            seed,
-        }
+        Self { rows, records, record_bytes, seed }
     }
 
     /// How many records there are; their keys are the numbers below this.
@@ -124,11 +112,7 @@ fn vary_name(name: &str, copy: u64, revision: u32, random: &mut Random) -> Strin
         Some(word) if revision > 0 => word,
         _ => ending,
     };
-    if copy > 0 {
-        format!("{core} {} {ending}", copy + 1)
-    } else {
-        format!("{core} {ending}")
-    }
+    if copy > 0 { format!("{core} {} {ending}", copy + 1) } else { format!("{core} {ending}") }
 }
 
 /// Other digits behind the point of a coordinate. At the end of the range there are none to vary.
@@ -136,11 +120,7 @@ fn vary_fraction(text: &str, limit: u32, random: &mut Random) -> String {
     let Some((whole, fraction)) = text.split_once('.') else {
         return text.to_owned();
     };
-    if whole
-        .trim_start_matches('-')
-        .parse::<u32>()
-        .is_ok_and(|degrees| degrees >= limit)
-    {
+    if whole.trim_start_matches('-').parse::<u32>().is_ok_and(|degrees| degrees >= limit) {
         return text.to_owned();
     }
     let mut fraction: String = fraction.chars().map(|_| random.digit()).collect();
@@ -154,16 +134,11 @@ fn vary_fraction(text: &str, limit: u32, random: &mut Random) -> String {
 /// Another last digit before the point of a height.
 fn vary_whole(text: &str, random: &mut Random) -> String {
     let end = text.find('.').unwrap_or(text.len());
-    let (Some((start, _)), digit) = (
-        text.get(..end).and_then(|s| s.char_indices().last()),
-        random.digit(),
-    ) else {
+    let (Some((start, _)), digit) = (text.get(..end).and_then(|s| s.char_indices().last()), random.digit())
+    else {
         return text.to_owned();
     };
-    let (before, after) = (
-        text.get(..start).unwrap_or_default(),
-        text.get(end..).unwrap_or_default(),
-    );
+    let (before, after) = (text.get(..start).unwrap_or_default(), text.get(end..).unwrap_or_default());
     let digit = if before == "-" && digit == '0' { '1' } else { digit };
     format!("{before}{digit}{after}")
 }
@@ -184,10 +159,7 @@ fn pad(record: &mut AirportV1, record_bytes: usize, random: &mut Random) {
         &record.lon,
         &record.tz,
     ];
-    let others: usize = texts
-        .iter()
-        .map(|text| text.len() + prefix_bytes(text.len()))
-        .sum();
+    let others: usize = texts.iter().map(|text| text.len() + prefix_bytes(text.len())).sum();
     let room = record_bytes.saturating_sub(others);
     let note = room.saturating_sub(prefix_bytes(room));
     record.note.reserve(note.saturating_sub(record.note.len()));
@@ -217,12 +189,7 @@ mod tests {
     use crate::types::AirportV2;
 
     fn source(records: u64, record_bytes: usize, seed: u64) -> Source {
-        Source::new(
-            embedded(usize::MAX).expect("embedded"),
-            Some(records),
-            record_bytes,
-            seed,
-        )
+        Source::new(embedded(usize::MAX).expect("embedded"), Some(records), record_bytes, seed)
     }
 
     #[test]
@@ -236,11 +203,7 @@ mod tests {
 
     #[test]
     fn records_are_distinct_and_repeatable() {
-        let (source, same, other) = (
-            source(90_000, 150, 1),
-            source(90_000, 150, 1),
-            source(90_000, 150, 2),
-        );
+        let (source, same, other) = (source(90_000, 150, 1), source(90_000, 150, 1), source(90_000, 150, 2));
         let mut seen = HashSet::new();
         for key in 0..source.records() {
             let mut record = source.record(key, 0);
@@ -249,10 +212,7 @@ mod tests {
                 assert_ne!(record, other.record(key, 0));
             }
             record.note.clear();
-            assert!(
-                seen.insert(format!("{record:?}")),
-                "key {key} is not distinct: {record:?}"
-            );
+            assert!(seen.insert(format!("{record:?}")), "key {key} is not distinct: {record:?}");
         }
     }
 
@@ -292,10 +252,7 @@ mod tests {
             let mut random = Random::new(n, 0, 0);
             for text in ["0", "-1", "12.5", "-0.5", "-1266", ""] {
                 let varied = vary_whole(text, &mut random);
-                assert!(
-                    text.is_empty() || crate::decimal::Decimal::parse(&varied).is_ok(),
-                    "{varied}"
-                );
+                assert!(text.is_empty() || crate::decimal::Decimal::parse(&varied).is_ok(), "{varied}");
             }
             let varied = vary_fraction("-0.1", 90, &mut random);
             assert!(crate::decimal::Decimal::parse(&varied).is_ok(), "{varied}");

@@ -124,16 +124,13 @@ fn split_name(mut name: String) -> (String, Kind) {
 
 /// Puts a name together again. Fails if it would be taken apart in another way.
 fn join_name(core: &str, kind: Kind) -> Result<String, CastError> {
-    let ending = ENDINGS
-        .iter()
-        .find(|(k, _)| *k == kind)
-        .map_or("", |(_, ending)| ending);
+    let ending = ENDINGS.iter().find(|(k, _)| *k == kind).map_or("", |(_, ending)| ending);
     let name = format!("{core}{ending}");
     match split_name(name.clone()) {
         (_, found) if found == kind => Ok(name),
-        (_, found) => Err(CastError::new(format!(
-            "the name {name:?} is of the kind {found:?}, not {kind:?}"
-        ))),
+        (_, found) => {
+            Err(CastError::new(format!("the name {name:?} is of the kind {found:?}, not {kind:?}")))
+        }
     }
 }
 
@@ -143,9 +140,7 @@ pub(crate) fn degrees(what: &str, text: &str, limit: u32) -> Result<Decimal, Cas
     if number.within(limit) {
         Ok(number)
     } else {
-        Err(CastError::new(format!(
-            "{what}: {text} degrees are beyond ±{limit}"
-        )))
+        Err(CastError::new(format!("{what}: {text} degrees are beyond ±{limit}")))
     }
 }
 
@@ -154,9 +149,7 @@ pub(crate) fn height(text: &str) -> Result<Option<Metres>, CastError> {
     if text.is_empty() {
         return Ok(None);
     }
-    Metres::from_feet(text)
-        .map(Some)
-        .map_err(|e| CastError::new(format!("elevation: {e}")))
+    Metres::from_feet(text).map(Some).map_err(|e| CastError::new(format!("elevation: {e}")))
 }
 
 /// The rule that binds writers of numbers: a latitude and a longitude exist.
@@ -164,9 +157,7 @@ fn validate_position(lat: &Decimal, lon: &Decimal) -> Result<(), CastError> {
     if lat.within(90) && lon.within(180) {
         Ok(())
     } else {
-        Err(CastError::new(
-            "the position is beyond ±90 degrees of latitude or ±180 of longitude",
-        ))
+        Err(CastError::new("the position is beyond ±90 degrees of latitude or ±180 of longitude"))
     }
 }
 
@@ -223,10 +214,7 @@ impl Version for AirportV2 {
     }
 
     fn merge(v1: AirportV1, last: Self) -> Result<Option<Self>, CastError> {
-        Ok(Some(Self {
-            runways: last.runways,
-            ..Self::upcast(v1)?
-        }))
+        Ok(Some(Self { runways: last.runways, ..Self::upcast(v1)? }))
     }
 
     fn validate(&self) -> Result<(), CastError> {
@@ -246,11 +234,7 @@ impl Version for AirportV3 {
             lid: v2.lid,
             name_core,
             kind,
-            place: Place {
-                city: v2.city,
-                subdivision: v2.subd,
-                country: v2.country,
-            },
+            place: Place { city: v2.city, subdivision: v2.subd, country: v2.country },
             elevation: v2.elevation,
             lat: v2.lat,
             lon: v2.lon,
@@ -280,10 +264,7 @@ impl Version for AirportV3 {
     }
 
     fn merge(v2: AirportV2, last: Self) -> Result<Option<Self>, CastError> {
-        Ok(Some(Self {
-            opened: last.opened,
-            ..Self::upcast(v2)?
-        }))
+        Ok(Some(Self { opened: last.opened, ..Self::upcast(v2)? }))
     }
 
     fn validate(&self) -> Result<(), CastError> {

@@ -31,20 +31,11 @@ impl Verification {
     ) {
         load.halt();
         for view in views {
-            progress.start(&format!("verify at {view}"), source.records());
+            progress.start(&format!("verify {view}"), source.records());
             self.due += source.records();
-            let mut compare = Compare {
-                subject,
-                source,
-                load,
-                view: *view,
-                next: 0,
-            };
+            let mut compare = Compare { subject, source, load, view: *view, next: 0 };
             if let Err(difference) = compare.all(progress) {
-                load.differs(format!(
-                    "the comparison at {view} ended at key {}: {difference}",
-                    compare.next
-                ));
+                load.differs(format!("the comparison at {view} ended at key {}: {difference}", compare.next));
             }
             self.compared += compare.next;
             progress.end();
@@ -73,10 +64,7 @@ impl Compare<'_> {
         let records = self.source.records();
         let mut from = 0;
         loop {
-            let page = self
-                .subject
-                .scan(from, PAGE, self.view)
-                .map_err(|e| e.to_string())?;
+            let page = self.subject.scan(from, PAGE, self.view).map_err(|e| e.to_string())?;
             for (key, airport) in &page {
                 if *key < self.next || *key >= records {
                     return Err(format!(
@@ -103,15 +91,10 @@ impl Compare<'_> {
 
     /// A key that the scan did not show must not be there for a reader of that key either.
     fn absent(&mut self) -> Result<(), String> {
-        let found = self
-            .subject
-            .get(self.next, self.view)
-            .map_err(|e| e.to_string())?;
+        let found = self.subject.get(self.next, self.view).map_err(|e| e.to_string())?;
         if found.is_some() {
-            self.load.differs(format!(
-                "key {} at {} can be read but is missing in a scan",
-                self.next, self.view
-            ));
+            self.load
+                .differs(format!("key {} at {} can be read but is missing in a scan", self.next, self.view));
         }
         self.compare(None);
         Ok(())
@@ -119,11 +102,8 @@ impl Compare<'_> {
 
     fn compare(&mut self, found: Option<&Airport>) {
         let owner = (self.next % (self.load.shards().len() as u64).max(1)) as usize;
-        let state = self
-            .load
-            .shards()
-            .get(owner)
-            .map_or(State::LOADED, |shard| shard.lock().state(self.next));
+        let state =
+            self.load.shards().get(owner).map_or(State::LOADED, |shard| shard.lock().state(self.next));
         if let Err(difference) = check(self.source, self.next, state, self.view, found) {
             self.load.differs(difference);
         }

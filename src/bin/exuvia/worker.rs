@@ -24,30 +24,14 @@ const SCAN_RECORDS: usize = 16;
 /// An operation, made ready before it is due.
 #[derive(Debug)]
 enum Operation {
-    Get {
-        key: u64,
-        view: View,
-    },
-    Put {
-        key: u64,
-        airport: Box<Airport>,
-        after: State,
-    },
-    Remove {
-        key: u64,
-        view: View,
-    },
-    Scan {
-        from: u64,
-        view: View,
-    },
+    Get { key: u64, view: View },
+    Put { key: u64, airport: Box<Airport>, after: State },
+    Remove { key: u64, view: View },
+    Scan { from: u64, view: View },
 }
 
 /// What an operation gave.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a box would be allocated within the measured time"
-)]
+#[expect(clippy::large_enum_variant, reason = "a box would be allocated within the measured time")]
 enum Answer {
     Record(Option<Airport>),
     Records(Vec<(u64, Airport)>),
@@ -69,13 +53,7 @@ impl Worker {
         let random = Random::new(shared.source.seed(), u64::MAX, owner);
         let period =
             Duration::from_secs(1).mul_f64(shared.pace.threads as f64 / shared.pace.rate.max(1) as f64);
-        Self {
-            shared,
-            owner,
-            random,
-            latencies: Latencies::default(),
-            period,
-        }
+        Self { shared, owner, random, latencies: Latencies::default(), period }
     }
 
     /// Works until told to stop.
@@ -99,10 +77,7 @@ impl Worker {
 
     /// The threads start one after the other within a period, so that operations are spread evenly.
     fn first_due(&self) -> Instant {
-        Instant::now()
-            + self
-                .period
-                .mul_f64((self.owner + 1) as f64 / self.shared.pace.threads.max(1) as f64)
+        Instant::now() + self.period.mul_f64((self.owner + 1) as f64 / self.shared.pace.threads.max(1) as f64)
     }
 
     /// Counts what was due before the halt and will not be done.
@@ -126,8 +101,7 @@ impl Worker {
         }
         let answer = self.execute(&operation);
         let latency = due.elapsed();
-        self.latencies
-            .record(self.shared.phase.load(Ordering::Acquire), latency);
+        self.latencies.record(self.shared.phase.load(Ordering::Acquire), latency);
         match answer {
             Ok(answer) => self.settle(operation, answer),
             Err(Refusal::Closed(_)) => {
@@ -155,34 +129,21 @@ impl Worker {
     fn prepare_put(&mut self, key: u64, view: View) -> Result<Operation, exuvia::CastError> {
         let some = |n: u64| u16::try_from(n).ok().filter(|n| *n != 0);
         let runways = some(self.random.below(7));
-        let opened = Some(self.random.below(120))
-            .filter(|n| *n != 0)
-            .and_then(|n| some(1900 + n));
+        let opened = Some(self.random.below(120)).filter(|n| *n != 0).and_then(|n| some(1900 + n));
         let after = self.state(key).written(view, runways, opened);
         let v1 = self.shared.source.record(key, after.revision());
         let v2 = |v1| AirportV2::upcast(v1).map(|v2| AirportV2 { runways, ..v2 });
         let airport = match view {
             View::V1 => Airport::V1(v1),
             View::V2 => Airport::V2(v2(v1)?),
-            View::V3 => Airport::V3(AirportV3 {
-                opened,
-                ..AirportV3::upcast(v2(v1)?)?
-            }),
+            View::V3 => Airport::V3(AirportV3 { opened, ..AirportV3::upcast(v2(v1)?)? }),
         };
-        Ok(Operation::Put {
-            key,
-            airport: Box::new(airport),
-            after,
-        })
+        Ok(Operation::Put { key, airport: Box::new(airport), after })
     }
 
     /// Draws one of the keys that this thread may write, if it has any.
     fn own_key(&mut self) -> Option<u64> {
-        let keys = self
-            .shared
-            .shards
-            .get(self.owner as usize)
-            .map_or(0, |shard| shard.lock().keys());
+        let keys = self.shared.shards.get(self.owner as usize).map_or(0, |shard| shard.lock().keys());
         (keys > 0).then(|| self.random.below(keys) * self.owners() + self.owner)
     }
 
@@ -222,9 +183,7 @@ impl Worker {
             (Operation::Remove { key, .. }, _) => self.set(key, self.state(key).removed()),
             (Operation::Get { key, view }, Answer::Record(found)) => self.check(key, view, found.as_ref()),
             (Operation::Scan { from, view }, Answer::Records(found)) => self.check_scan(from, view, &found),
-            (operation, _) => self
-                .shared
-                .differs(format!("{operation:?} got another operation's answer")),
+            (operation, _) => self.shared.differs(format!("{operation:?} got another operation's answer")),
         }
     }
 
@@ -260,9 +219,7 @@ impl Worker {
             }
         }
         if let Some((key, _)) = found.next() {
-            self.shared.differs(format!(
-                "the scan from {from} at {view} gave key {key} out of order"
-            ));
+            self.shared.differs(format!("the scan from {from} at {view} gave key {key} out of order"));
         }
     }
 }

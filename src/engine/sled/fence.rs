@@ -34,12 +34,7 @@ pub(super) struct Fence {
 
 impl Fence {
     pub(super) fn new(config: sled::Config) -> Self {
-        Self {
-            state: AtomicU8::new(0),
-            reason: OnceLock::new(),
-            torn: AtomicBool::new(false),
-            config,
-        }
+        Self { state: AtomicU8::new(0), reason: OnceLock::new(), torn: AtomicBool::new(false), config }
     }
 
     /// Every call into sled. `tree` is only looked at after a failure.
@@ -63,11 +58,7 @@ impl Fence {
 
     /// For the calls of ours that go around sled to its files.
     pub(super) fn check(&self, access: Access) -> EngineResult<()> {
-        if self.state.load(Ordering::Relaxed) >= access as u8 {
-            Err(self.refusal())
-        } else {
-            Ok(())
-        }
+        if self.state.load(Ordering::Relaxed) >= access as u8 { Err(self.refusal()) } else { Ok(()) }
     }
 
     /// The engine is done for, for a reason that sled does not know of.
@@ -155,19 +146,12 @@ pub(super) enum Ending {
 }
 
 fn place(tree: &str) -> String {
-    if tree.is_empty() {
-        "sled".to_owned()
-    } else {
-        format!("sled, tree \"{tree}\"")
-    }
+    if tree.is_empty() { "sled".to_owned() } else { format!("sled, tree \"{tree}\"") }
 }
 
 /// Whether a file is not what the log says that it is.
 fn is_damage(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound
-    )
+    matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound)
 }
 
 /// sled's error as ours.
@@ -176,10 +160,7 @@ pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
         sled::Error::Io(e)
             if e.kind() == ErrorKind::Other && e.to_string().contains("could not acquire lock") =>
         {
-            EngineError::new(
-                EngineErrorKind::Locked,
-                "the directory is open in another process or handle",
-            )
+            EngineError::new(EngineErrorKind::Locked, "the directory is open in another process or handle")
         }
         sled::Error::Io(e) if is_damage(&e) => EngineError::new(
             EngineErrorKind::Corrupt,
@@ -187,26 +168,22 @@ pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
         ),
         sled::Error::Io(e) => EngineError::io(place, e),
         // sled's own text has a debug dump of an empty backtrace in it.
-        sled::Error::Corruption { at: Some(at), .. } => EngineError::new(
-            EngineErrorKind::Corrupt,
-            format!("{place}: damaged data in the file at {at:?}"),
-        ),
-        sled::Error::Corruption { at: None, .. } => EngineError::new(
-            EngineErrorKind::Corrupt,
-            format!("{place}: damaged data in the file"),
-        ),
+        sled::Error::Corruption { at: Some(at), .. } => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file at {at:?}"))
+        }
+        sled::Error::Corruption { at: None, .. } => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: damaged data in the file"))
+        }
         // Another version of sled, or a settings file that makes no sense.
         sled::Error::Unsupported(what) => {
             EngineError::new(EngineErrorKind::Corrupt, format!("{place}: {what}"))
         }
-        sled::Error::ReportableBug(what) => EngineError::new(
-            EngineErrorKind::Corrupt,
-            format!("{place}: an internal failure: {what}"),
-        ),
-        sled::Error::CollectionNotFound(_) => EngineError::new(
-            EngineErrorKind::Io,
-            format!("{place}: the tree was dropped; open it again"),
-        ),
+        sled::Error::ReportableBug(what) => {
+            EngineError::new(EngineErrorKind::Corrupt, format!("{place}: an internal failure: {what}"))
+        }
+        sled::Error::CollectionNotFound(_) => {
+            EngineError::new(EngineErrorKind::Io, format!("{place}: the tree was dropped; open it again"))
+        }
     }
 }
 
@@ -236,16 +213,13 @@ mod tests {
     #[test]
     fn a_panic_is_a_typed_error_and_the_first_reason_stays() {
         let fence = fence();
-        let first = fence.call(Access::Read, "t", || -> sled::Result<()> {
-            panic!("page {} is odd", 7)
-        });
+        let first = fence.call(Access::Read, "t", || -> sled::Result<()> { panic!("page {} is odd", 7) });
         let first = first.unwrap_err();
         assert_eq!(first.kind(), EngineErrorKind::Corrupt);
         assert!(first.to_string().contains("page 7 is odd"), "{first}");
         for access in [Access::Read, Access::Write] {
-            let later = fence.call(access, "u", || -> sled::Result<()> {
-                unreachable!("sled is not asked again")
-            });
+            let later =
+                fence.call(access, "u", || -> sled::Result<()> { unreachable!("sled is not asked again") });
             let later = later.unwrap_err();
             assert_eq!(later.kind(), EngineErrorKind::Poisoned);
             assert!(later.to_string().contains("page 7 is odd"), "{later}");
@@ -257,21 +231,12 @@ mod tests {
     fn a_damaged_page_stops_nothing_else_but_a_failed_write_does() {
         let fence = fence();
         let corrupt = || Err::<(), _>(sled::Error::Corruption { at: None, bt: () });
-        assert_eq!(
-            fence.call(Access::Write, "t", corrupt).unwrap_err().kind(),
-            EngineErrorKind::Corrupt
-        );
+        assert_eq!(fence.call(Access::Write, "t", corrupt).unwrap_err().kind(), EngineErrorKind::Corrupt);
         assert!(fence.call(Access::Write, "t", || Ok(())).is_ok());
         let full = || Err::<(), _>(sled::Error::Io(ErrorKind::StorageFull.into()));
         // Without sled's global error there is no telling what it left behind.
-        assert_eq!(
-            fence.call(Access::Write, "t", full).unwrap_err().kind(),
-            EngineErrorKind::NoSpace
-        );
-        assert_eq!(
-            fence.call(Access::Read, "t", || Ok(())).unwrap_err().kind(),
-            EngineErrorKind::Poisoned
-        );
+        assert_eq!(fence.call(Access::Write, "t", full).unwrap_err().kind(), EngineErrorKind::NoSpace);
+        assert_eq!(fence.call(Access::Read, "t", || Ok(())).unwrap_err().kind(), EngineErrorKind::Poisoned);
     }
 
     #[test]
@@ -279,10 +244,7 @@ mod tests {
         let fence = fence();
         assert_eq!(fence.ending(), Ending::Plain);
         fence.tear("half-way");
-        assert_eq!(
-            fence.check(Access::Read).unwrap_err().kind(),
-            EngineErrorKind::Poisoned
-        );
+        assert_eq!(fence.check(Access::Read).unwrap_err().kind(), EngineErrorKind::Poisoned);
         assert_eq!(fence.ending(), Ending::Never);
     }
 }

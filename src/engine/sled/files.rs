@@ -25,10 +25,7 @@ impl Files {
     /// To be called when sled has opened `directory`: sled creates its files, and replaces its snapshot file, at
     /// open, and syncs no directory. Every open does this, as the one that created them may not have come to it.
     pub(super) fn open(directory: &Path) -> io::Result<Self> {
-        let log = File::options()
-            .read(true)
-            .write(true)
-            .open(directory.join("db"))?;
+        let log = File::options().read(true).write(true).open(directory.join("db"))?;
         log.sync_all()?;
         File::open(directory.join("conf"))?.sync_all()?;
         sync_directory(&directory.join("blobs"))?;
@@ -36,11 +33,7 @@ impl Files {
         if let Some(parent) = directory.canonicalize()?.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self {
-            directory: directory.to_owned(),
-            log,
-            synced: Mutex::new(HashSet::new()),
-        })
+        Ok(Self { directory: directory.to_owned(), log, synced: Mutex::new(HashSet::new()) })
     }
 
     /// Makes durable what sled has written. Blobs first: the log points to them.
@@ -93,11 +86,7 @@ impl Files {
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened as a file, and its names are durable by other means.
-    if cfg!(unix) {
-        File::open(directory)?.sync_all()
-    } else {
-        Ok(())
-    }
+    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }
 
 /// Whether `directory` is not there, or is empty.
@@ -142,10 +131,7 @@ pub(super) fn finish_draft(draft: &Path, directory: &Path) -> io::Result<()> {
 pub(super) fn remove_half_snapshots(directory: &Path) -> io::Result<()> {
     for entry in directory.read_dir()? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "generating")
-        {
+        if path.extension().is_some_and(|extension| extension == "generating") {
             std::fs::remove_file(path)?;
         }
     }

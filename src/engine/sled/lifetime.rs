@@ -29,12 +29,8 @@ pub(super) fn open(config: &sled::Config, directory: &Path, place: &str) -> Engi
             Ok(Err(e)) => fence::translate(place, e),
             Err(panic) => fence::from_panic(place, &*panic),
         };
-        let own = || {
-            CLOSED
-                .lock()
-                .iter()
-                .any(|(closed, at)| closed == directory && at.elapsed() < REOPEN_WAIT)
-        };
+        let own =
+            || CLOSED.lock().iter().any(|(closed, at)| closed == directory && at.elapsed() < REOPEN_WAIT);
         if error.kind() != EngineErrorKind::Locked || begun.elapsed() > REOPEN_WAIT || !own() {
             return Err(error);
         }
@@ -50,12 +46,10 @@ pub(super) fn close<T: Send + 'static>(held: T, ending: &Ending, directory: &Pat
         Ending::Plain => close(),
         Ending::Wary => {
             let (done, closed) = mpsc::channel();
-            let closing = std::thread::Builder::new()
-                .name("exuvia-sled-close".to_owned())
-                .spawn(move || {
-                    close();
-                    let _nobody_may_be_waiting = done.send(());
-                });
+            let closing = std::thread::Builder::new().name("exuvia-sled-close".to_owned()).spawn(move || {
+                close();
+                let _nobody_may_be_waiting = done.send(());
+            });
             if closing.is_ok() {
                 let _in_time_or_not = closed.recv_timeout(CLOSE_WAIT);
             }

@@ -8,9 +8,7 @@ pub struct SledOptions {
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self {
-            cache_bytes: 256 << 20,
-        }
+        Self { cache_bytes: 256 << 20 }
     }
 }
 

@@ -153,25 +153,22 @@ impl Pace {
     /// Starts the thread that syncs beside the writers.
     pub(super) fn start(self: &Arc<Self>) -> std::io::Result<JoinHandle<()>> {
         let pace = Arc::clone(self);
-        std::thread::Builder::new()
-            .name("exuvia-sled-sync".to_owned())
-            .spawn(move || {
-                while !pace.stop.load(Ordering::Acquire) {
-                    {
-                        let mut wanted = pace.wanted.lock();
-                        if !*wanted && !pace.stop.load(Ordering::Acquire) {
-                            pace.wake.wait(&mut wanted);
-                        }
-                        *wanted = false;
+        std::thread::Builder::new().name("exuvia-sled-sync".to_owned()).spawn(move || {
+            while !pace.stop.load(Ordering::Acquire) {
+                {
+                    let mut wanted = pace.wanted.lock();
+                    if !*wanted && !pace.stop.load(Ordering::Acquire) {
+                        pace.wake.wait(&mut wanted);
                     }
-                    // A failure stops the engine: the next call answers it.
-                    let due =
-                        pace.waiting.load(Ordering::Relaxed) > SOFT_BYTES || pace.segments_waiting() > 0;
-                    if due && pace.sync().is_err() {
-                        return;
-                    }
+                    *wanted = false;
                 }
-            })
+                // A failure stops the engine: the next call answers it.
+                let due = pace.waiting.load(Ordering::Relaxed) > SOFT_BYTES || pace.segments_waiting() > 0;
+                if due && pace.sync().is_err() {
+                    return;
+                }
+            }
+        })
     }
 
     pub(super) fn stop(&self) {

@@ -59,31 +59,13 @@ fn the_name_of_a_type_does_not_count() {
 
 #[test]
 fn differences_are_named() {
-    assert_eq!(
-        difference::<User, Wider>(),
-        "field `age` of Wider: u8 before, u64 now"
-    );
-    assert_eq!(
-        difference::<User, Longer>(),
-        "field `mail` of Longer: added after `age`"
-    );
-    assert_eq!(
-        difference::<User, Before>(),
-        "field `id` of Before: added as the first"
-    );
+    assert_eq!(difference::<User, Wider>(), "field `age` of Wider: u8 before, u64 now");
+    assert_eq!(difference::<User, Longer>(), "field `mail` of Longer: added after `age`");
+    assert_eq!(difference::<User, Before>(), "field `id` of Before: added as the first");
     assert_eq!(difference::<User, Shorter>(), "field `age` of Shorter: removed");
-    assert_eq!(
-        difference::<User, Swapped>(),
-        "the fields of Swapped: another order now (age, name)"
-    );
-    assert_eq!(
-        difference::<User, Renamed>(),
-        "field `name` of Renamed: is now `full_name`"
-    );
-    assert_eq!(
-        difference::<NestedBefore, Nested>(),
-        "field `age` of Wider: u8 before, u64 now"
-    );
+    assert_eq!(difference::<User, Swapped>(), "the fields of Swapped: another order now (age, name)");
+    assert_eq!(difference::<User, Renamed>(), "field `name` of Renamed: is now `full_name`");
+    assert_eq!(difference::<NestedBefore, Nested>(), "field `age` of Wider: u8 before, u64 now");
     assert_eq!(
         difference::<Kind, later::Kind>(),
         "variant `C` of Kind: added after `B`; the content of `B`: u8 before, u16 now"
@@ -150,22 +132,10 @@ fn recursive_layouts_are_compared_to_the_end() {
 fn damaged_shapes_do_no_harm() {
     let named = |index| ShapeNode::Named(index);
     let body = ShapeBody::Tuple(vec![named(0), named(0), named(9)]);
-    let types = vec![ShapeType {
-        name: "Loop".into(),
-        body,
-    }];
-    let broken = Shape {
-        root: named(0),
-        types,
-    };
+    let types = vec![ShapeType { name: "Loop".into(), body }];
+    let broken = Shape { root: named(0), types };
     assert!(!broken.layout_eq(&broken.clone()));
     assert!(broken.difference(&shape::<User>()).is_some());
     assert!(broken.to_string().contains("#9"));
-    assert!(
-        !Shape {
-            root: named(3),
-            types: vec![]
-        }
-        .layout_eq(&broken)
-    );
+    assert!(!Shape { root: named(3), types: vec![] }.layout_eq(&broken));
 }

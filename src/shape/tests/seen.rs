@@ -64,24 +64,12 @@ fn simple_types_of_every_kind() {
 fn the_standard_library_needs_no_samples() {
     assert_eq!(text::<NonZeroU32>(), "u32");
     assert_eq!(text::<Duration>(), "struct Duration { secs: u64, nanos: u32 }");
-    assert_eq!(
-        text::<SystemTime>(),
-        "struct SystemTime { secs_since_epoch: u64, nanos_since_epoch: u32 }"
-    );
+    assert_eq!(text::<SystemTime>(), "struct SystemTime { secs_since_epoch: u64, nanos_since_epoch: u32 }");
     assert_eq!(text::<IpAddr>(), "enum IpAddr { V4([u8; 4]), V6([u8; 16]) }");
     assert_eq!(text::<std::path::PathBuf>(), "String");
-    assert_eq!(
-        text::<Result<u8, String>>(),
-        "enum Result { Ok(u8), Err(String) }"
-    );
-    assert_eq!(
-        text::<Vec<std::ops::Range<u8>>>(),
-        "Vec<Range>; struct Range { start: u8, end: u8 }"
-    );
-    assert_eq!(
-        text::<HashMap<NonZeroU32, std::borrow::Cow<'static, str>>>(),
-        "Map<u32, String>"
-    );
+    assert_eq!(text::<Result<u8, String>>(), "enum Result { Ok(u8), Err(String) }");
+    assert_eq!(text::<Vec<std::ops::Range<u8>>>(), "Vec<Range>; struct Range { start: u8, end: u8 }");
+    assert_eq!(text::<HashMap<NonZeroU32, std::borrow::Cow<'static, str>>>(), "Map<u32, String>");
 }
 
 #[test]
@@ -105,11 +93,7 @@ fn recursion_ends() {
     #[derive(Serialize, Deserialize)]
     enum Expr {
         Add(Box<Expr>, Box<Expr>),
-        Call {
-            name: String,
-            of: Vec<Expr>,
-            node: Option<Box<Node>>,
-        },
+        Call { name: String, of: Vec<Expr>, node: Option<Box<Node>> },
         Not(Box<Expr>),
         Literal(i64),
     }
@@ -196,11 +180,7 @@ fn checked_text_and_bytes_are_guessed() {
                             f.write_str("a good one")
                         }
                         fn $visit<E: serde::de::Error>(self, value: $of) -> Result<$ty, E> {
-                            if $good(value) {
-                                Ok($ty)
-                            } else {
-                                Err(E::custom("bad"))
-                            }
+                            if $good(value) { Ok($ty) } else { Err(E::custom("bad")) }
                         }
                     }
                     deserializer.$call(Visitor)
@@ -208,11 +188,8 @@ fn checked_text_and_bytes_are_guessed() {
             }
         };
     }
-    checked!(Date, deserialize_str, visit_str, &str, |text: &str| text
-        .ends_with("Z"));
-    checked!(Id, deserialize_bytes, visit_bytes, &[u8], |bytes: &[u8]| bytes
-        .len()
-        == 16);
+    checked!(Date, deserialize_str, visit_str, &str, |text: &str| text.ends_with("Z"));
+    checked!(Id, deserialize_bytes, visit_bytes, &[u8], |bytes: &[u8]| bytes.len() == 16);
     assert_eq!(text::<(Option<Date>, Vec<Id>)>(), "(Option<String>, Vec<bytes>,)");
 }
 
@@ -223,16 +200,10 @@ fn the_same_in_every_run_and_cheap() {
     let took = started.elapsed();
     assert!(took < Duration::from_millis(100), "{took:?}");
     assert_eq!(first, shape::<(Kind, Vec<Kind>)>());
-    let hex: String = shape::<(u8, Option<Kind>)>()
-        .fingerprint()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let hex: String =
+        shape::<(u8, Option<Kind>)>().fingerprint().iter().map(|b| format!("{b:02x}")).collect();
     // Stored in catalogs: may never change.
-    assert_eq!(
-        hex,
-        "6002135d6f8fac895f1bce7a6bfdd9d9893354dc9aded93c23cffe198be6ea6b"
-    );
+    assert_eq!(hex, "6002135d6f8fac895f1bce7a6bfdd9d9893354dc9aded93c23cffe198be6ea6b");
 }
 
 #[test]

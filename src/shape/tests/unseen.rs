@@ -9,11 +9,7 @@ struct Mail(String);
 impl TryFrom<String> for Mail {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        if text.contains('@') {
-            Ok(Mail(text))
-        } else {
-            Err(format!("{text:?} has no @"))
-        }
+        if text.contains('@') { Ok(Mail(text)) } else { Err(format!("{text:?} has no @")) }
     }
 }
 
@@ -64,13 +60,7 @@ fn mail() -> Mail {
 #[test]
 fn the_error_says_where_why_and_what_to_do() {
     let error = try_shape::<(u8, User)>().unwrap_err();
-    for part in [
-        "at `1.mail`",
-        "\"\" has no @",
-        "`sample`",
-        "`explicit`",
-        "the field `role` of `User`",
-    ] {
+    for part in ["at `1.mail`", "\"\" has no @", "`sample`", "`explicit`", "the field `role` of `User`"] {
         assert!(error.message().contains(part), "{part} is not in: {error}");
     }
 }
@@ -83,15 +73,7 @@ fn one_sample_of_the_checked_type_is_enough() {
 
 #[test]
 fn so_is_one_of_the_record() {
-    tell!(
-        Record,
-        describe,
-        describe.sample(&User {
-            mail: mail(),
-            role: Role::Guest,
-            friends: vec![]
-        })
-    );
+    tell!(Record, describe, describe.sample(&User { mail: mail(), role: Role::Guest, friends: vec![] }));
     assert_eq!(Shape::of::<Of<User, Record>>().unwrap().to_string(), USER);
 }
 
@@ -103,11 +85,7 @@ fn a_check_over_several_fields_needs_a_sample_of_them() {
     impl TryFrom<(u8, u8)> for Ordered {
         type Error = &'static str;
         fn try_from((a, b): (u8, u8)) -> Result<Self, &'static str> {
-            if a < b {
-                Ok(Ordered(a, b))
-            } else {
-                Err("not in order")
-            }
+            if a < b { Ok(Ordered(a, b)) } else { Err("not in order") }
         }
     }
     impl From<Ordered> for (u8, u8) {
@@ -119,10 +97,7 @@ fn a_check_over_several_fields_needs_a_sample_of_them() {
     type Record = (Ordered, Level);
     assert!(try_shape::<Record>().is_err());
     let shape = Shape::of::<Of<Record, Sample>>().unwrap();
-    assert_eq!(
-        shape.to_string(),
-        "([u8; 2], Level,); enum Level { Low, High(u8) }"
-    );
+    assert_eq!(shape.to_string(), "([u8; 2], Level,); enum Level { Low, High(u8) }");
 }
 
 #[test]
@@ -148,22 +123,8 @@ fn a_with_attribute_is_seen_through_or_sampled() {
         even: u32,
         level: Level,
     }
-    tell!(
-        Sample,
-        describe,
-        describe
-            .sample(&With {
-                even: 2,
-                level: Level::Low
-            })
-            .trace::<Level>()
-    );
-    assert!(
-        try_shape::<With>()
-            .unwrap_err()
-            .message()
-            .contains("at `even`: odd")
-    );
+    tell!(Sample, describe, describe.sample(&With { even: 2, level: Level::Low }).trace::<Level>());
+    assert!(try_shape::<With>().unwrap_err().message().contains("at `even`: odd"));
     assert_eq!(
         Shape::of::<Of<With, Sample>>().unwrap().to_string(),
         "struct With { even: u64, level: Level }; enum Level { Low, High(u8) }"
@@ -217,18 +178,8 @@ fn endless_types_are_an_error() {
     #[derive(Serialize, Deserialize)]
     #[serde(transparent)]
     struct Tree(Vec<Tree>);
-    assert!(
-        try_shape::<Endless>()
-            .unwrap_err()
-            .message()
-            .contains("contains itself")
-    );
-    assert!(
-        try_shape::<Both>()
-            .unwrap_err()
-            .message()
-            .contains("contains the enum itself")
-    );
+    assert!(try_shape::<Endless>().unwrap_err().message().contains("contains itself"));
+    assert!(try_shape::<Both>().unwrap_err().message().contains("contains the enum itself"));
     assert!(try_shape::<Tree>().is_err());
     assert_eq!(text::<Origin>(), "enum Origin {  }");
 }

@@ -32,14 +32,7 @@ impl<'a> Members<'a> {
         names: &'static [&'static str],
         inside: (bool, u32),
     ) -> Self {
-        Self {
-            seen,
-            source,
-            nodes,
-            len,
-            names,
-            inside,
-        }
+        Self { seen, source, nodes, len, names, inside }
     }
 }
 
@@ -51,10 +44,7 @@ impl<'de> SeqAccess<'de> for Members<'_> {
         if position >= self.len {
             return Ok(None);
         }
-        let name = self
-            .names
-            .get(position)
-            .map_or_else(|| position.to_string(), |name| (*name).to_string());
+        let name = self.names.get(position).map_or_else(|| position.to_string(), |name| (*name).to_string());
         self.seen.pass.path.push(name);
         let mut node = Node::Unknown;
         let value = Reader::inside(self.seen, self.source, &mut node, self.inside)
@@ -82,10 +72,7 @@ pub(super) struct Entries<'a> {
 
 impl Entries<'_> {
     fn read<'de, T: DeserializeSeed<'de>, const PART: usize>(&mut self, seed: T) -> Result<T::Value, Stop> {
-        self.seen
-            .pass
-            .path
-            .push(if PART == 0 { "[]".into() } else { "value".into() });
+        self.seen.pass.path.push(if PART == 0 { "[]".into() } else { "value".into() });
         let [first, second] = &mut self.nodes;
         let node = if PART == 0 { first } else { second };
         let value = Reader::inside(self.seen, self.source, node, self.inside)?.seeded(seed)?;
@@ -104,11 +91,7 @@ impl<'de> SeqAccess<'de> for Entries<'_> {
     type Error = Stop;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Stop> {
-        if self.next() {
-            self.read::<T, 0>(seed).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.next() { self.read::<T, 0>(seed).map(Some) } else { Ok(None) }
     }
 }
 
@@ -116,11 +99,7 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Stop;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
-        if self.next() {
-            self.read::<K, 0>(seed).map(Some)
-        } else {
-            Ok(None)
-        }
+        if self.next() { self.read::<K, 0>(seed).map(Some) } else { Ok(None) }
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Stop> {
@@ -153,17 +132,9 @@ impl Chosen<'_> {
     /// Notes the content and leaves the path, if it was read to its end.
     fn body(&mut self, kind: Kind, fields: &'static [&'static str]) -> Result<&mut Body, Stop> {
         let (position, variant) = self.place;
-        let body = self
-            .seen
-            .get(position)?
-            .variants
-            .entry(variant)
-            .or_insert_with(|| Body::new(kind, fields));
-        if body.kind == kind {
-            Ok(body)
-        } else {
-            Err(Stop::changed())
-        }
+        let body =
+            self.seen.get(position)?.variants.entry(variant).or_insert_with(|| Body::new(kind, fields));
+        if body.kind == kind { Ok(body) } else { Err(Stop::changed()) }
     }
 
     fn several<'de, V: Visitor<'de>>(
@@ -289,8 +260,7 @@ impl<'de> MapAccess<'de> for ProbeFields<'_> {
     type Error = Stop;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Stop> {
-        self.labels
-            .answer(self.probe, Some(ask::<K, u64>(seed, self.probe).unwrap_or(0)));
+        self.labels.answer(self.probe, Some(ask::<K, u64>(seed, self.probe).unwrap_or(0)));
         Err(Stop::Again)
     }
 

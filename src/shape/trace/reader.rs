@@ -73,10 +73,7 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         let result = if some {
             let inside = Reader::inside(self.seen, self.source, &mut node, (self.lean, self.depth))?;
             let rust = type_name::<V::Value>();
-            match rust
-                .strip_prefix("core::option::Option<")
-                .and_then(|r| r.strip_suffix('>'))
-            {
+            match rust.strip_prefix("core::option::Option<").and_then(|r| r.strip_suffix('>')) {
                 Some(rust) => inside.of_type(inner(rust), |inside| visitor.visit_some(inside)),
                 None => visitor.visit_some(inside),
             }
@@ -179,29 +176,18 @@ impl<'de> Deserializer<'de> for Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Stop> {
         let position = self.named::<V::Value>(name, Kind::Enum, variants)?;
-        let Some(last) = u32::try_from(variants.len())
-            .ok()
-            .and_then(|len| len.checked_sub(1))
-        else {
+        let Some(last) = u32::try_from(variants.len()).ok().and_then(|len| len.checked_sub(1)) else {
             self.seen.get(position)?.body.labels.count = Some(0);
             return Err(Stop::refused("an enum without variants has no values"));
         };
         let labels = &mut self.seen.get(position)?.body.labels;
         if let Some(probe) = labels.probe() {
-            return visitor.visit_enum(ProbeEnum {
-                labels,
-                probe,
-                last: false,
-            });
+            return visitor.visit_enum(ProbeEnum { labels, probe, last: false });
         }
         if labels.count.is_none() {
             // The usual case, settled with one question: as many variants as names.
             let probe = Probe::Index(last);
-            return visitor.visit_enum(ProbeEnum {
-                labels,
-                probe,
-                last: true,
-            });
+            return visitor.visit_enum(ProbeEnum { labels, probe, last: true });
         }
         self.variant(position, visitor)
     }
@@ -231,10 +217,7 @@ impl Reader<'_> {
         fields: &'static [&'static str],
     ) -> Result<usize, Stop> {
         let position = self.seen.named((type_name::<T>(), name, kind, fields))?;
-        merge(
-            self.out,
-            Node::Named(u32::try_from(position).map_err(Stop::refused)?),
-        )?;
+        merge(self.out, Node::Named(u32::try_from(position).map_err(Stop::refused)?))?;
         Ok(position)
     }
 
@@ -275,26 +258,13 @@ impl Reader<'_> {
         let names = body.labels.given;
         let inside = (self.enter(position, None), self.depth);
         let mut nodes = Vec::new();
-        let result = visitor.visit_seq(Members::new(
-            self.seen,
-            self.source,
-            &mut nodes,
-            len,
-            names,
-            inside,
-        ));
+        let result = visitor.visit_seq(Members::new(self.seen, self.source, &mut nodes, len, names, inside));
         Self::leave(self.seen, position, nodes, result)
     }
 
     fn variant<'de, V: Visitor<'de>>(self, position: usize, visitor: V) -> Result<V::Value, Stop> {
-        let around: Vec<Option<u32>> = self
-            .seen
-            .pass
-            .open
-            .iter()
-            .filter(|(open, _)| *open == position)
-            .map(|(_, v)| *v)
-            .collect();
+        let around: Vec<Option<u32>> =
+            self.seen.pass.open.iter().filter(|(open, _)| *open == position).map(|(_, v)| *v).collect();
         let named = self.seen.get(position)?;
         let explores = self.source.is_invented() && around.is_empty() && !self.lean && !named.all_seen();
         let variant = if explores {
@@ -303,20 +273,13 @@ impl Reader<'_> {
             // Recursion ends soonest in a variant without content.
             let count = u32::try_from(named.body.labels.count.unwrap_or(0)).map_err(Stop::refused)?;
             let free = || (0..count).filter(|index| !around.contains(&Some(*index)));
-            let unit = |index: &u32| {
-                named
-                    .variants
-                    .get(index)
-                    .is_some_and(|body| body.kind == Kind::Unit)
-            };
+            let unit = |index: &u32| named.variants.get(index).is_some_and(|body| body.kind == Kind::Unit);
             let invented = free().find(unit).or_else(|| free().next());
             match (invented, self.source.is_invented()) {
                 (Some(invented), _) => self.source.take(invented)?,
                 (None, false) => self.source.take(0)?,
                 (None, true) => {
-                    return Err(Stop::refused(
-                        "every variant of the enum contains the enum itself",
-                    ));
+                    return Err(Stop::refused("every variant of the enum contains the enum itself"));
                 }
             }
         };
@@ -346,10 +309,7 @@ impl Reader<'_> {
     fn offer<T, R>(self, offers: &[T], visit: impl FnOnce(&T) -> Result<R, Stop>) -> Result<R, Stop> {
         let rust = type_name::<R>();
         let number = self.seen.offer(rust);
-        let offer = offers
-            .get(number)
-            .or_else(|| offers.first())
-            .ok_or_else(Stop::changed)?;
+        let offer = offers.get(number).or_else(|| offers.first()).ok_or_else(Stop::changed)?;
         match visit(offer) {
             Err(Stop::Refused(_)) if number + 1 < offers.len() => {
                 self.seen.offer_next(rust);
