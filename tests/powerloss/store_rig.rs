@@ -5,8 +5,6 @@
 //! What is read back is read at both views, and the store verifies itself.
 
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -78,7 +76,7 @@ struct Rigged {
     new: Vec<Table<Vec<u8>, New>>,
     /// Which view writes next.
     turn: AtomicUsize,
-    rng: Mutex<Rng>,
+    seed: u64,
 }
 
 fn said<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
@@ -96,7 +94,7 @@ fn open(path: &Path, sizes: Sizes) -> Opened {
     let new = (0..TREES).map(|n| store.table(&name(n)).map_err(said("table at version 2")));
     let new = new.collect::<Result<_, _>>()?;
     let seed = store.ledger().map_err(said("ledger"))?.len() as u64;
-    Ok(Box::new(Rigged { store, old, new, turn: AtomicUsize::new(0), rng: Mutex::new(Rng::new(seed)) }))
+    Ok(Box::new(Rigged { store, old, new, turn: AtomicUsize::new(0), seed }))
 }
 
 impl Rig for Rigged {
@@ -159,10 +157,8 @@ impl Rig for Rigged {
 
     /// One step in the life of a migration, in one of three calls.
     fn meanwhile(&self) -> Result<(), String> {
-        let (skip, go_on) = {
-            let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-            (!rng.chance(35), rng.chance(60))
-        };
+        let mut rng = Rng::new(self.seed).fork(self.turn.load(Ordering::Relaxed) as u64);
+        let (skip, go_on) = (!rng.chance(35), rng.chance(60));
         if skip {
             return Ok(());
         }
