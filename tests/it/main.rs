@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod bad_input;
 mod conformance;
 mod conformance_commits;
 mod engine_memory;
@@ -16,5 +17,6 @@ mod records;
 mod review;
 mod scene;
 mod scratch;
+mod stored;
 mod traps;
 mod types;
