@@ -8,6 +8,8 @@
 //! Progress of a backfill is not a state change: it lies under keys of its own, so that persisting a cursor
 //! never competes with a verb.
 
+mod check;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -152,11 +154,13 @@ impl MigrationEntry {
         Self { why, by, phase, one_way, paused: false, fenced: false, begun_at_ms, tables }
     }
 
-    /// The phase; an unknown code is an error that names it.
+    fn known_phase(&self) -> Option<Phase> {
+        Phase::ALL.into_iter().find(|phase| *phase as u8 == self.phase)
+    }
+
+    /// The phase. No catalog with an unknown code gets past its reading.
     pub(crate) fn phase(&self) -> Result<Phase> {
-        Phase::ALL.into_iter().find(|phase| *phase as u8 == self.phase).ok_or_else(|| {
-            damaged(format!("unknown phase code {}; it may be of a newer release of exuvia", self.phase))
-        })
+        self.known_phase().ok_or_else(|| damaged(format!("unknown phase code {}", self.phase)))
     }
 
     pub(crate) fn set_phase(&mut self, phase: Phase) {
@@ -248,14 +252,7 @@ impl Catalog {
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let catalog: Self = from_bytes("the catalog", FORMAT, KEY, bytes)?;
-        for entry in catalog.migrations.values() {
-            entry.phase()?;
-        }
-        for (name, table) in &catalog.tables {
-            if !(1..=2).contains(&table.generations.len()) {
-                return Err(damaged(format!("table {name} has {} generations", table.generations.len())));
-            }
-        }
+        check::check(&catalog)?;
         Ok(catalog)
     }
 }
@@ -387,7 +384,12 @@ pub(crate) fn from_bytes<T: serde::de::DeserializeOwned>(
         return fail("checksum mismatch".to_owned());
     }
     if *found != format {
-        return fail(format!("unknown format {found}; this release reads format {format}: use a newer one"));
+        // Whole, and not ours.
+        let reason = format!(
+            "tree {TREE}, {what}: it has format {found}, and this release reads format {format}: the store is of \
+             a newer release of exuvia; use that"
+        );
+        return Err(Error::Format { reason });
     }
     codec::decode(payload).or_else(|e| fail(e.to_string()))
 }

@@ -156,11 +156,17 @@ pub(crate) struct Change<R> {
 }
 
 impl Core {
-    /// Loads the catalog, or writes the first one, and brings every table to its place.
-    pub(crate) fn open(shared: Arc<Shared>, lock_file: Option<File>) -> Result<Arc<Core>> {
+    /// Loads the catalog, or writes the first one (`new`: there may be none yet), and brings every table to its
+    /// place.
+    pub(crate) fn open(shared: Arc<Shared>, lock_file: Option<File>, new: bool) -> Result<Arc<Core>> {
+        let others = shared.engine.trees()?.iter().any(|tree| tree != catalog::TREE);
         let tree = shared.engine.tree(catalog::TREE)?;
         let (mut catalog, bytes) = match tree.get(catalog::KEY)? {
             Some(bytes) => (Catalog::from_bytes(&bytes)?, bytes.to_vec()),
+            // A new catalog would make everything else nobody's, to be swept away.
+            None if others || !new => {
+                return Err(Error::corrupt(catalog::TREE, catalog::KEY, "it is missing"));
+            }
             None => {
                 let catalog = Catalog::new(shared.engine.name());
                 let bytes = catalog.to_bytes()?;

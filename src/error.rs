@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::catalog;
+
 /// The result of a call into the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -304,7 +306,12 @@ impl fmt::Display for Error {
                 path.display()
             ),
             Error::Format { reason } => f.write_str(reason),
-            Error::Engine(e) => write!(f, "engine: {e}"),
+            Error::Engine(e) => write!(f, "engine: {e}{}", advice(e.kind())),
+            Error::Corrupt { table, key, reason } if table == catalog::TREE && key == catalog::KEY => write!(
+                f,
+                "the store's catalog is damaged ({reason}); without it no table can be found, and nothing was \
+                 changed: restore the store from a copy"
+            ),
             Error::Corrupt { table, key, reason } => write!(
                 f,
                 "table {table}, key {}: the stored value is damaged ({reason}); other records are not \
@@ -343,11 +350,26 @@ impl fmt::Display for Error {
             ),
             Error::Poisoned { reason } => write!(
                 f,
-                "the store stopped after a failure: {reason}; nothing acknowledged is lost: close this handle, \
-                 mend the cause and open the store again"
+                "the store stopped after a failure: {reason}; nothing that was flushed is lost: close this \
+                 handle, mend the cause and open the store again"
             ),
             Error::Closed => f.write_str("the store is closed; open it again"),
         }
+    }
+}
+
+/// What to do about a failure of the engine; its own message says what happened.
+fn advice(kind: EngineErrorKind) -> &'static str {
+    match kind {
+        EngineErrorKind::Io => "; check the medium and its permissions",
+        EngineErrorKind::NoSpace => {
+            "; the disk is out of space: make room, close the store and open it again (what was flushed is safe)"
+        }
+        EngineErrorKind::Corrupt => {
+            "; close the store, keep a copy of its directory, and restore it from an earlier copy"
+        }
+        EngineErrorKind::Locked => "; close that one first",
+        EngineErrorKind::Limit | EngineErrorKind::Poisoned => "",
     }
 }
 

@@ -22,6 +22,8 @@
 mod catalog;
 pub mod codec;
 mod core;
+#[cfg(feature = "sled")]
+mod directory;
 pub mod engine;
 mod envelope;
 mod error;

@@ -1,5 +1,6 @@
 //! How a store is opened.
 
+#[cfg(feature = "sled")]
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,6 +137,6 @@ impl Options {
     ///
     /// [`crate::Error::Format`] if another engine wrote what it holds, or damage of the catalog.
     pub fn open_in(self, engine: Arc<dyn Engine>) -> Result<Store> {
-        Store::open_engine(engine, self.settings, None, None)
+        Store::open_engine(engine, self.settings, None, None, true)
     }
 }

@@ -1,7 +1,7 @@
 //! The store: opening, tables, migrations, closing.
 
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs::File;
+#[cfg(feature = "sled")]
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use quanta::Instant;
 
 use crate::catalog::{self, Catalog, Generation, TableEntry};
 use crate::core::{Change, Core, Lease, Shared};
+#[cfg(feature = "sled")]
+use crate::directory;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::inspect;
@@ -22,10 +24,6 @@ use crate::stats::Stats;
 use crate::table::Table;
 use crate::version::Version;
 
-/// The file that marks a directory as a store and names its engine.
-const MARK: &str = "EXUVIA";
-const MARK_FORMAT: &str = "exuvia store, format 1";
-const LOCK: &str = "LOCK";
 /// How often a look at everything begins again because the state changed meanwhile.
 const LOOKS_MAX: u32 = 8;
 
@@ -65,10 +63,15 @@ impl Store {
         cache_bytes: u64,
         create: bool,
     ) -> Result<Store> {
-        let lock = prepare_directory(path, "sled", create)?;
+        let (lock, new) = directory::prepare(path, "sled", create)?;
         let options = crate::engine::SledOptions::default().cache_bytes(cache_bytes);
         let engine = crate::engine::SledEngine::open(path.join("sled"), options)?;
-        Store::open_engine(Arc::new(engine), settings, Some(path.to_owned()), Some(lock))
+        let store = Store::open_engine(Arc::new(engine), settings, Some(path.to_owned()), Some(lock), new)?;
+        if new && let Err(e) = directory::finish(path) {
+            let reason = "the store was made, and cannot be marked as one".to_owned();
+            return Err(Error::Path { path: path.to_owned(), reason, source: Some(e) });
+        }
+        Ok(store)
     }
 
     pub(crate) fn open_engine(
@@ -76,9 +79,10 @@ impl Store {
         settings: Settings,
         path: Option<std::path::PathBuf>,
         lock: Option<File>,
+        new: bool,
     ) -> Result<Store> {
         let shared = Shared::new(engine, settings, path);
-        let core = Core::open(shared, lock)?;
+        let core = Core::open(shared, lock, new)?;
         let lease = Arc::new(Lease(Arc::clone(&core)));
         let catalog = core.catalog();
         for (name, entry) in &catalog.migrations {
@@ -360,102 +364,5 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
             }
         }
         Err(e) => Err(e),
-    }
-}
-
-/// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory.
-fn prepare_directory(path: &Path, engine: &str, create: bool) -> Result<File> {
-    let fail = |reason: &str, source: Option<std::io::Error>| {
-        Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
-    };
-    let mark = path.join(MARK);
-    match fs::metadata(path) {
-        Ok(meta) if !meta.is_dir() => return fail("is not a directory; name the directory of a store", None),
-        Ok(_) => {}
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            if !create {
-                return fail("there is no store here, and creating one was not asked for", None);
-            }
-            if let Err(e) = create_directory(path) {
-                return fail("the directory cannot be created", Some(e));
-            }
-        }
-        Err(e) => return fail("cannot be looked at; check the path and its permissions", Some(e)),
-    }
-    let marked = match fs::read_to_string(&mark) {
-        Ok(text) => Some(text),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return fail("its EXUVIA file cannot be read; check the permissions", Some(e)),
-    };
-    if marked.is_none() {
-        let foreign = match fs::read_dir(path) {
-            Ok(entries) => entries.flatten().any(|e| e.file_name() != LOCK && e.file_name() != "EXUVIA.new"),
-            Err(e) => return fail("cannot be listed; check the permissions", Some(e)),
-        };
-        if foreign {
-            return fail("holds files that are not of a store; name an empty or a new directory", None);
-        }
-        if !create {
-            return fail("there is no store here, and creating one was not asked for", None);
-        }
-    }
-    if let Some(text) = &marked {
-        check_mark(path, text, engine)?;
-    }
-    let lock = match File::options().create(true).truncate(false).write(true).open(path.join(LOCK)) {
-        Ok(lock) => lock,
-        Err(e) => return fail("its LOCK file cannot be opened; check the permissions", Some(e)),
-    };
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(fs::TryLockError::WouldBlock) => {
-            return Err(Error::Locked { path: path.to_owned() });
-        }
-        Err(fs::TryLockError::Error(e)) => return fail("cannot be locked", Some(e)),
-    }
-    if marked.is_none()
-        && let Err(e) = write_mark(path, &mark, engine)
-    {
-        return fail("cannot be written to", Some(e));
-    }
-    Ok(lock)
-}
-
-fn create_directory(path: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
-        _ => Ok(()),
-    }
-}
-
-fn write_mark(path: &Path, mark: &Path, engine: &str) -> std::io::Result<()> {
-    let new = path.join("EXUVIA.new");
-    let mut file = File::create(&new)?;
-    file.write_all(format!("{MARK_FORMAT}\nengine {engine}\n").as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, mark)?;
-    File::open(path)?.sync_all()
-}
-
-fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
-    let fail = |reason: String| Err(Error::Format { reason: format!("{}: {reason}", path.display()) });
-    let mut lines = text.lines();
-    if lines.next() != Some(MARK_FORMAT) {
-        return fail(format!(
-            "its EXUVIA file does not say {MARK_FORMAT:?}: the store is damaged, or of a newer release; use that"
-        ));
-    }
-    match lines.next().and_then(|line| line.strip_prefix("engine ")) {
-        Some(found) if found == engine => Ok(()),
-        Some(found) => fail(format!(
-            "the store was written by the engine {found:?} and is being opened with {engine:?}; open it with \
-             {found:?}"
-        )),
-        None => fail("its EXUVIA file names no engine: it is damaged".to_owned()),
     }
 }

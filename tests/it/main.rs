@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod bad_input;
 #[cfg(feature = "cli")]
 mod command;
 mod conformance;
@@ -19,5 +20,6 @@ mod records;
 mod review;
 mod scene;
 mod scratch;
+mod stored;
 mod traps;
 mod types;

@@ -1,0 +1,144 @@
+//! The directory of a store: whose it is, and that one handle at a time has it.
+//!
+//! 1. An empty directory is claimed: `EXUVIA.new` says format and engine, durably.
+//! 2. The engine makes its files, the store its first catalog, and flushes.
+//! 3. `EXUVIA.new` becomes `EXUVIA`.
+//!
+//! A death before 3 leaves what the next open may make again; after 3 records that are not there are a loss, and
+//! never an empty store.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The file that marks a directory as a store and names its engine. It is there once the first catalog is durable.
+const MARK: &str = "EXUVIA";
+/// Its name while the store is being made: what lies beside it then may be made again.
+const CLAIM: &str = "EXUVIA.new";
+const MARK_FORMAT: &str = "exuvia store, format 1";
+const LOCK: &str = "LOCK";
+
+/// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory. Answers
+/// whether the store is new, so that [`finish`] has to follow.
+pub(crate) fn prepare(path: &Path, engine: &str, create: bool) -> Result<(File, bool)> {
+    let fail = |reason: &str, source: Option<std::io::Error>| {
+        Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
+    };
+    match fs::metadata(path) {
+        Ok(meta) if !meta.is_dir() => return fail("is not a directory; name the directory of a store", None),
+        Ok(_) => {}
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            if !create {
+                return fail("there is no store here, and creating one was not asked for", None);
+            }
+            if let Err(e) = create_directory(path) {
+                return fail("the directory cannot be created", Some(e));
+            }
+        }
+        Err(e) => return fail("cannot be looked at; check the path and its permissions", Some(e)),
+    }
+    let new = match fs::read(path.join(MARK)) {
+        Ok(text) => {
+            check_mark(path, &String::from_utf8_lossy(&text), engine)?;
+            false
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
+        Err(e) => return fail("its EXUVIA file cannot be read; check the permissions", Some(e)),
+    };
+    if new {
+        match is_foreign(path, engine) {
+            Ok(true) => {
+                return fail("holds files that are not of a store; name an empty or a new directory", None);
+            }
+            Ok(false) if !create => {
+                return fail("there is no store here, and creating one was not asked for", None);
+            }
+            Ok(false) => {}
+            Err(e) => return fail("cannot be listed; check the permissions", Some(e)),
+        }
+    } else if !path.join(engine).is_dir() {
+        let reason =
+            format!("its records are missing: the directory {engine} is not there; restore it from a copy");
+        return fail(&reason, None);
+    }
+    let lock = match File::options().create(true).truncate(false).write(true).open(path.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(e) => return fail("its LOCK file cannot be opened; check the permissions", Some(e)),
+    };
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => {
+            return Err(Error::Locked { path: path.to_owned() });
+        }
+        Err(fs::TryLockError::Error(e)) => return fail("cannot be locked", Some(e)),
+    }
+    if new && let Err(e) = claim(path, engine) {
+        return fail("cannot be written to", Some(e));
+    }
+    Ok((lock, new))
+}
+
+/// Whether a directory without a mark holds anything but what the making of a store leaves behind when it dies.
+fn is_foreign(path: &Path, engine: &str) -> std::io::Result<bool> {
+    // Before the claim is whole there is nothing else.
+    let claimed = fs::read(path.join(CLAIM)).is_ok_and(|text| text == mark(engine).as_bytes());
+    for entry in fs::read_dir(path)? {
+        let name = entry?.file_name();
+        // The mark itself comes when another process is just finishing.
+        let ours = name == LOCK || name == CLAIM || name == MARK;
+        let made = claimed && (name == engine || *name == *format!("{engine}.draft"));
+        if !ours && !made {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn mark(engine: &str) -> String {
+    format!("{MARK_FORMAT}\nengine {engine}\n")
+}
+
+fn create_directory(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)?;
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => File::open(parent)?.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+fn claim(path: &Path, engine: &str) -> std::io::Result<()> {
+    let mut file = File::create(path.join(CLAIM))?;
+    file.write_all(mark(engine).as_bytes())?;
+    file.sync_all()?;
+    File::open(path)?.sync_all()
+}
+
+/// The store is made: from here on a directory without its records is a loss.
+pub(crate) fn finish(path: &Path) -> std::io::Result<()> {
+    fs::rename(path.join(CLAIM), path.join(MARK))?;
+    File::open(path)?.sync_all()
+}
+
+fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
+    let fail = |reason: String| Err(Error::Format { reason: format!("{}: {reason}", path.display()) });
+    let mut lines = text.lines();
+    if lines.next() != Some(MARK_FORMAT) {
+        return fail(format!(
+            "its EXUVIA file does not say {MARK_FORMAT:?}: the store is damaged, or of a newer release; use that"
+        ));
+    }
+    match lines.next().and_then(|line| line.strip_prefix("engine ")) {
+        Some(found) if found == engine => Ok(()),
+        Some(found) => fail(format!(
+            "the store was written by the engine {found:?} and is being opened with {engine:?}; open it with \
+             {found:?}"
+        )),
+        None => fail("its EXUVIA file names no engine: it is damaged".to_owned()),
+    }
+}

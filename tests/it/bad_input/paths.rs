@@ -1,0 +1,232 @@
+//! Directories that are no store, or not ours to open.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use exuvia::{Error, Result, Store, Table};
+
+use super::{Mount, files, says};
+use crate::scratch::{Scratch, child, child_argument};
+use crate::types::*;
+
+fn open(path: &Path) -> Result<Store> {
+    Store::options().cache_bytes(16 << 20).open(path)
+}
+
+fn open_only(path: &Path) -> Result<Store> {
+    Store::options().cache_bytes(16 << 20).create(false).open(path)
+}
+
+fn made(path: &Path) {
+    let store = open(path).unwrap();
+    let users: Table<u64, UserV1> = store.table("users").unwrap();
+    users.put(&1, &v1("Ann A", 30)).unwrap();
+    drop(users);
+    store.close().unwrap();
+}
+
+/// The store is as it was made, and usable.
+fn intact(path: &Path) {
+    let store = open_only(path).unwrap();
+    let users: Table<u64, UserV1> = store.table("users").unwrap();
+    assert_eq!(users.get(&1).unwrap(), Some(v1("Ann A", 30)));
+    assert!(store.verify().unwrap().is_clean());
+    drop(users);
+    store.close().unwrap();
+}
+
+fn path_error<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
+    let e = result.unwrap_err();
+    assert!(matches!(e, Error::Path { .. }), "{e:?}");
+    says(&e, words);
+}
+
+fn format_error<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
+    let e = result.unwrap_err();
+    assert!(matches!(e, Error::Format { .. }), "{e:?}");
+    says(&e, words);
+}
+
+#[test]
+fn a_wrong_path_is_named() {
+    let scratch = Scratch::new("wrong");
+    let file = scratch.path().join("file");
+    fs::write(&file, b"not a store").unwrap();
+    path_error(open(&file), &["file", "is not a directory", "name the directory"]);
+    path_error(open(&file.join("below")), &["below"]);
+    assert_eq!(fs::read(&file).unwrap(), b"not a store");
+    let missing = scratch.path().join("missing").join("store");
+    path_error(open_only(&missing), &["there is no store here"]);
+    let empty = scratch.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    path_error(open_only(&empty), &["there is no store here"]);
+    assert_eq!(files(&empty), []);
+    assert!(!scratch.path().join("missing").exists(), "nothing is made that was not asked for");
+    made(&missing);
+    intact(&missing);
+}
+
+#[test]
+fn a_foreign_directory_is_left_alone() {
+    let scratch = Scratch::new("foreign");
+    let path = scratch.path();
+    for name in ["notes.txt", "sled", "db"] {
+        let file = path.join(name);
+        fs::write(&file, b"somebody's").unwrap();
+        let before = files(path);
+        path_error(open(path), &["holds files that are not of a store", "name an empty or a new directory"]);
+        path_error(open_only(path), &["holds files that are not of a store"]);
+        assert_eq!(files(path), before);
+        fs::remove_file(file).unwrap();
+    }
+    // A bare sled directory is not ours either.
+    let sled = exuvia::engine::SledEngine::open(path.join("sled"), Default::default()).unwrap();
+    drop(sled);
+    let before = files(path);
+    path_error(open(path), &["holds files that are not of a store"]);
+    assert_eq!(files(path), before);
+}
+
+#[test]
+fn the_mark_names_format_and_engine() {
+    let scratch = Scratch::new("mark");
+    let path = scratch.path().join("store");
+    made(&path);
+    let mark = path.join("EXUVIA");
+    let good = fs::read(&mark).unwrap();
+    assert_eq!(good, b"exuvia store, format 1\nengine sled\n");
+    let bad: [(&[u8], &[&str]); 6] = [
+        (b"exuvia store, format 2\nengine sled\n", &["format 1", "newer release"]),
+        (b"exuvia store, format 1\nengine lsm\n", &["\"lsm\"", "\"sled\"", "open it with"]),
+        (b"exuvia store, format 1\n", &["names no engine"]),
+        (b"garbage", &["damaged"]),
+        (b"", &["damaged"]),
+        (b"\xff\xfe\x00", &["damaged"]),
+    ];
+    for (text, words) in bad {
+        fs::write(&mark, text).unwrap();
+        let before = files(&path);
+        format_error(open(&path), words);
+        assert_eq!(files(&path), before, "{words:?}");
+    }
+    fs::write(&mark, good).unwrap();
+    intact(&path);
+}
+
+#[test]
+fn records_that_are_gone_are_not_an_empty_store() {
+    let scratch = Scratch::new("gone");
+    let path = scratch.path().join("store");
+    made(&path);
+    let (sled, elsewhere) = (path.join("sled"), scratch.path().join("elsewhere"));
+    fs::rename(&sled, &elsewhere).unwrap();
+    let before = files(&path);
+    path_error(open(&path), &["records are missing", "restore"]);
+    path_error(open_only(&path), &["records are missing"]);
+    assert_eq!(files(&path), before);
+    // An engine that lost everything, or another store's.
+    drop(exuvia::engine::SledEngine::open(&sled, Default::default()).unwrap());
+    let e = open(&path).unwrap_err();
+    assert!(e.is_corruption(), "{e:?}");
+    says(&e, &["catalog", "missing", "restore"]);
+    fs::remove_dir_all(&sled).unwrap();
+    fs::rename(&elsewhere, &sled).unwrap();
+    intact(&path);
+}
+
+/// What a process that died while it made a store may leave behind is made a store by the next one.
+#[test]
+fn a_store_that_was_being_made_is_finished() {
+    let scratch = Scratch::new("half-made");
+    let whole = scratch.path().join("whole");
+    made(&whole);
+    let claim = b"exuvia store, format 1\nengine sled\n";
+    for (number, (mark, sled, draft)) in
+        [(&b""[..], false, false), (&claim[..7], false, false), (claim, false, true), (claim, true, false)]
+            .into_iter()
+            .enumerate()
+    {
+        let path = scratch.path().join(format!("half{number}"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("LOCK"), b"").unwrap();
+        fs::write(path.join("EXUVIA.new"), mark).unwrap();
+        if draft {
+            fs::create_dir(path.join("sled.draft")).unwrap();
+            fs::write(path.join("sled.draft").join("conf"), b"half").unwrap();
+        }
+        if sled {
+            drop(exuvia::engine::SledEngine::open(path.join("sled"), Default::default()).unwrap());
+        }
+        path_error(open_only(&path), &["there is no store here"]);
+        made(&path);
+        intact(&path);
+    }
+}
+
+#[test]
+fn a_second_process_and_a_second_handle_are_refused() {
+    let test = "bad_input::paths::a_second_process_and_a_second_handle_are_refused";
+    if let Some(path) = child_argument() {
+        let store = open_only(Path::new(&path)).unwrap();
+        println!("\nopened");
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).unwrap();
+        store.close().unwrap();
+        return;
+    }
+    let locked = |path: &Path| {
+        let e = open(path).unwrap_err();
+        assert!(matches!(&e, Error::Locked { path: named } if named == path), "{e:?}");
+        says(&e, &["open in another process or by another handle", "close that one first"]);
+    };
+    let scratch = Scratch::new("locked");
+    let path = scratch.path().join("store");
+    made(&path);
+
+    let mut holder = child(test, path.to_str().unwrap());
+    let mut holder = holder.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(holder.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap() == "opened"));
+    locked(&path);
+    // It ends when its input does.
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+
+    let store = open(&path).unwrap();
+    locked(&path);
+    let users: Table<u64, UserV1> = store.table("users").unwrap();
+    users.put(&2, &v1("Bob B", 31)).unwrap();
+    drop(users);
+    store.close().unwrap();
+    intact(&path);
+}
+
+#[test]
+fn no_permission_is_named() {
+    let scratch = Scratch::new("permission");
+    // A file system that may only be read refuses root as well.
+    if let Some(mount) = Mount::new(scratch.path().join("disk"), 64) {
+        let path = mount.0.join("store");
+        made(&path);
+        mount.remount("ro");
+        path_error(open(&path), &["LOCK", "check the permissions"]);
+        path_error(open(&mount.0.join("new")), &["cannot be created"]);
+        mount.remount("rw");
+        intact(&path);
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let path = scratch.path().join("store");
+        made(&path);
+        let allow = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        allow(0o000);
+        match open(&path) {
+            Ok(_) => println!("skipped in part: permissions do not bind this user"),
+            Err(e) => path_error::<()>(Err(e), &["permissions"]),
+        }
+        allow(0o700);
+        intact(&path);
+    }
+}
