@@ -1,5 +1,27 @@
-//! The model test.
+//! The model test: random operations, with reopens and crashes, on every engine, against a model that shares no
+//! code with the crate.
+//!
+//! * `reference`: the model. What every view must answer is computed by rules of its own, from a `BTreeMap` for
+//!   each generation; which calls must be refused, and with what, too.
+//! * `records`: two lineages. `a` has a failing upcast, fields that only newer versions hold, a merge by hand, a
+//!   step of the same bytes and a default merge; `b` a dropped field, default merge, then one by hand.
+//! * `op`: the operations and how they are drawn. `machine`: the store beside the model. Whatever a crash leaves
+//!   must be, as a whole, the model's state after one of the operations since all was last durable, a verb in
+//!   flight wholly made or not at all; if any selection of writes may be lost (harsher than one log), that holds
+//!   for each record.
+//! * `doomed`: an engine in memory that dies at a given write, inside a verb too, and loses what it had not
+//!   flushed. `process`: a child process on sled that is killed (SIGKILL).
+//! * `threads`: beside a worker at full speed; what holds always is checked.
+//! * `found`: what this test found, each as its shrunk case.
+//!
+//! Every test prints its seed and its shrunk case when it fails. By environment:
+//!
+//! * `EXUVIA_MODEL_CASES=5000`: so many cases in place of the few of an ordinary run; a tenth of them killed
+//!   processes, a twentieth races of threads.
+//! * `EXUVIA_MODEL_SEED=…`: the seed of an earlier run, to see it again.
+
 mod doomed;
+mod found;
 mod machine;
 mod op;
 #[cfg(feature = "sled")]

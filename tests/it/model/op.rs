@@ -121,6 +121,8 @@ pub struct Setup {
 pub struct Drawn {
     pub setup: Setup,
     pub world: World,
+    /// The last operation announced a death: let it meet a verb.
+    pub doomed: bool,
 }
 
 /// A record of this version from three draws.
@@ -204,7 +206,7 @@ fn verbs(world: &World) -> BoxedStrategy<Op> {
         let abandon = any::<bool>().prop_map(move |keep| Op::Abandon { index, keep }).boxed();
         let resume = Just(Op::Resume { index }).boxed();
         if world.migrations[index].phase == Phase::RolledBack {
-            choices.extend([(4, resume), (4, abandon), (1, step), (1, restart)]);
+            choices.extend([(4, resume), (6, abandon), (1, step), (1, restart)]);
         } else {
             let finish = records.prop_map(move |records| Op::Finish { index, records }).boxed();
             let rollback = any::<bool>().prop_map(move |fenced| Op::Rollback { index, fenced }).boxed();
@@ -261,13 +263,17 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
         (10, get.boxed()),
         (6, scan.boxed()),
         (2, len.boxed()),
-        (26, verbs(world)),
+        (if state.doomed { 200 } else { 26 }, verbs(world)),
         (1, Just(Op::Flush).boxed()),
         (2, Just(Op::Reopen).boxed()),
     ];
     if crashes {
         choices.push((2, survivors().prop_map(|(share, any)| Op::Crash { share, any }).boxed()));
-        let doom = (0u8..12, survivors()).prop_map(|(writes, (share, any))| Op::Doom { writes, share, any });
+        let doom = (prop_oneof![0u8..12, 0u8..40], survivors()).prop_map(|(writes, (share, any))| Op::Doom {
+            writes,
+            share,
+            any,
+        });
         choices.push((3, doom.boxed()));
     }
     proptest::strategy::Union::new_weighted(choices).boxed()
@@ -326,7 +332,7 @@ impl<const CRASHES: bool> ReferenceStateMachine for Machine<CRASHES> {
     type Transition = Op;
 
     fn init_state() -> BoxedStrategy<Drawn> {
-        setups().prop_map(|setup| Drawn { world: World::new(setup.versions), setup }).boxed()
+        setups().prop_map(|setup| Drawn { world: World::new(setup.versions), setup, doomed: false }).boxed()
     }
 
     fn transitions(state: &Drawn) -> BoxedStrategy<Op> {
@@ -335,6 +341,7 @@ impl<const CRASHES: bool> ReferenceStateMachine for Machine<CRASHES> {
 
     fn apply(mut state: Drawn, op: &Op) -> Drawn {
         if let Some(op) = clip(op.clone(), &state.world) {
+            state.doomed = matches!(op, Op::Doom { .. });
             state.world = assume(&state.world, &op);
         }
         state
