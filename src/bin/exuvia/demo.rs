@@ -345,7 +345,7 @@ mod tests {
         assert!(summary.checked > 0 && summary.backfill_records_per_s > 0.0 && summary.rollback_us > 0.0);
         assert!((150.0..151.0).contains(&summary.record_bytes), "{}", summary.record_bytes);
         for phase in ["idle", "begin", "backfill", "rollback", "resume", "contract", "sweep"] {
-            assert!(summary.phases.get(phase).is_some_and(|p| p.ops > 100), "{phase}");
+            assert!(summary.phases.get(phase).is_some_and(|p| p.ops > 0), "{phase}");
         }
         let verbs = fake.verbs();
         let expected = ["begin", "backfill", "rollback", "resume", "contract"];

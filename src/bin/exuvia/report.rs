@@ -134,7 +134,7 @@ impl Summary {
     fn latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n{:<11} {:>10} {:>9} {:>9} {:>9} {:>9}",
+            "\n{:<11} {:>10} {:>8} {:>8} {:>8} {:>8}",
             "phase", "operations", "p50", "p99", "p99.9", "max"
         )?;
         for (name, phase) in &self.phases.0 {
@@ -174,7 +174,7 @@ fn meaning(phase: &str) -> &'static str {
 fn row(f: &mut fmt::Formatter<'_>, name: &str, phase: &PhaseSummary) -> fmt::Result {
     writeln!(
         f,
-        "{name:<11} {:>10} {:>9} {:>9} {:>9} {:>9}  {}",
+        "{name:<11} {:>10} {:>8} {:>8} {:>8} {:>8}  {}",
         grouped(phase.ops),
         duration(phase.p50_us),
         duration(phase.p99_us),
