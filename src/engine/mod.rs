@@ -128,6 +128,11 @@ pub trait Engine: Send + Sync {
     /// Limits and abilities.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether so much waits for the medium that writers may soon have to wait too: work that has time should rest.
+    fn is_pressed(&self) -> bool {
+        false
+    }
+
     /// Bytes on disk (for memory: bytes of keys and values).
     fn bytes_on_disk(&self) -> EngineResult<u64>;
 }

@@ -348,6 +348,10 @@ impl Engine for SledEngine {
         self.shared.pace()?.sync()
     }
 
+    fn is_pressed(&self) -> bool {
+        self.shared.pace.as_ref().is_some_and(|pace| pace.is_pressed())
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             key_bytes_max: KEY_BYTES_MAX,

@@ -26,6 +26,7 @@ use crate::ledger::Event;
 use crate::migration::backfill::{TableBackfill, timed};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::run::{Run, RunTable};
+use crate::migration::worker;
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::stats::{Activity, BackgroundMeter};
 
@@ -76,7 +77,7 @@ impl ContractPlan {
         }
         drop(seat);
         if result.is_err() {
-            crate::migration::worker::start(core, &self.run)?;
+            worker::start(core, &self.run)?;
         } else {
             core.start_sweeper();
         }
@@ -190,6 +191,7 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
     let mut lower = Bound::Unbounded;
     let mut batch = BATCH_FIRST;
     loop {
+        worker::give_way(&core.shared, || run.stopping());
         let mut engine = Duration::ZERO;
         let (page, elapsed) = timed(|| {
             prove_page(table, &route, open, meter, &mut backfill, &lower, batch, &mut proof, &mut engine)

@@ -20,6 +20,7 @@ use crate::ledger::Event;
 use crate::migration::backfill::{is_transient, timed};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::run::{Run, RunTable, Waiting};
+use crate::migration::worker;
 use crate::resolve::{self, Form, Side};
 use crate::route::{Kind, Open, Route};
 use crate::stats::BackgroundMeter;
@@ -28,7 +29,7 @@ use crate::write::fold_commit;
 const PAGE_RECORDS: usize = 64;
 
 pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
-    crate::migration::worker::lower_priority();
+    worker::lower_priority();
     let meter = core.shared.recorder.background();
     let mut retry = Duration::from_millis(50);
     while !run.stopping() {
@@ -72,6 +73,7 @@ fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u6
     let mut batch = PAGE_RECORDS;
     while !run.stopping() {
         let budget = run.control().budget;
+        worker::give_way(&state.shared, || run.stopping());
         let mut calls = Vec::new();
         let (result, elapsed) = timed(|| -> Result<(usize, bool)> {
             let mut page = Page::new();

@@ -1,8 +1,10 @@
 //! The pacer: a pure decision. What the last batch cost → how many records the next one has, and how long to rest.
 //!
-//! A batch's engine time stays under the pause budget: batches shrink at once when they are over it, or when the
-//! foreground suffers, and grow slowly while they are under it (additive increase, multiplicative decrease, as
-//! in TCP's congestion control, RFC 5681). The rest keeps the worker at its share of one core.
+//! A batch's engine time stays under the pause budget, and all of its time under a quarter of that: a foreground
+//! thread that wakes up on the worker's core may have to wait until the worker rests, whatever it is at. Batches
+//! shrink at once when they are over either bound, and grow slowly while they are under both (additive increase,
+//! multiplicative decrease, as in TCP's congestion control, RFC 5681). The rest keeps the worker at its share of
+//! one core.
 
 use std::time::Duration;
 
@@ -54,6 +56,12 @@ pub(crate) const BATCH_MAX: usize = 1024;
 /// Rests are not longer than this, so that a slow batch does not stop the work.
 const REST_MAX: Duration = Duration::from_millis(250);
 
+/// The share of the pause budget that a batch may keep a core busy.
+const SLICES: u32 = 4;
+/// Batches are not made smaller than this for the time that they take: where the system is busy much of that is the
+/// time that the worker itself waited for a core.
+const SLICE_RECORDS_MIN: usize = 8;
+
 /// What the last batch cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
@@ -72,12 +80,15 @@ pub(crate) struct Decision {
 
 /// The next batch and the rest before it.
 pub(crate) fn decide(budget: &Budget, batch: usize, measured: &Measured) -> Decision {
+    let slice = budget.pause_max / SLICES;
     let next = if measured.engine > budget.pause_max {
         // Straight to what would have fitted, and a little less.
         let per_record = measured.engine.as_secs_f64() / measured.records.max(1) as f64;
         let fits = (budget.pause_max.as_secs_f64() * 0.75 / per_record) as usize;
         fits.min(batch / 2)
-    } else if measured.engine.saturating_mul(2) < budget.pause_max && measured.records >= batch {
+    } else if measured.elapsed > slice {
+        (batch - batch / 4).max(SLICE_RECORDS_MIN).min(batch)
+    } else if measured.elapsed < slice * 4 / 5 && measured.records >= batch {
         batch + (batch / 8).max(1)
     } else {
         batch
@@ -99,8 +110,11 @@ mod tests {
     fn shrinks_at_once_and_grows_slowly() {
         let budget = Budget::default();
         assert!(decide(&budget, 100, &measured(100, 4000)).batch <= 25);
-        assert_eq!(decide(&budget, 100, &measured(100, 300)).batch, 112);
-        assert_eq!(decide(&budget, 100, &measured(100, 800)).batch, 100);
+        assert_eq!(decide(&budget, 100, &measured(100, 300)).batch, 75, "600 us of a core");
+        assert_eq!(decide(&budget, 100, &measured(100, 90)).batch, 112);
+        assert_eq!(decide(&budget, 100, &measured(100, 110)).batch, 100);
+        assert_eq!(decide(&budget, 9, &measured(9, 900)).batch, 8);
+        assert_eq!(decide(&budget, 5, &measured(5, 900)).batch, 5);
         // A short batch says nothing about a full one.
         assert_eq!(decide(&budget, 100, &measured(3, 10)).batch, 100);
     }

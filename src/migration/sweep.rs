@@ -21,6 +21,7 @@ use crate::error::Result;
 use crate::ledger::Event;
 use crate::migration::backfill::timed;
 use crate::migration::pacer::{self, Decision, Measured};
+use crate::migration::worker;
 use crate::route::{Kind, TableState};
 use crate::stats::{Activity, BackgroundMeter};
 
@@ -68,7 +69,7 @@ impl Core {
         let stop = Arc::new(AtomicBool::new(false));
         let (core, stopped) = (Arc::clone(self), Arc::clone(&stop));
         let thread = crate::core::spawn("exuvia-sweep", move || {
-            crate::migration::worker::lower_priority();
+            worker::lower_priority();
             if let Err(e) = sweep(&core, &stopped) {
                 tracing::warn!(target: "exuvia", error = %e, "sweep ended; it goes on at the next open");
             }
@@ -199,6 +200,7 @@ fn paced(
         if stop.load(Ordering::Acquire) {
             return Ok(false);
         }
+        worker::give_way(shared, || stop.load(Ordering::Acquire));
         let mut calls = Vec::new();
         let (result, elapsed) = timed(|| -> Result<(usize, bool, bool)> {
             let mut page = Page::new();

@@ -97,6 +97,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
         }
         let budget = run.control().budget;
         core.shared.recorder.budget_ns.store(nanos(budget.pause()), std::sync::atomic::Ordering::Relaxed);
+        give_way(&core.shared, || run.stopping());
         let (stepped, elapsed) = timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
         if stepped.moved {
@@ -120,6 +121,19 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Rests while the medium is behind, so that what little may wait for it is left to the foreground. Bounded: a medium
+/// that is always behind must not end the work.
+pub(crate) fn give_way(shared: &Shared, stopping: impl Fn() -> bool) {
+    const LOOK_EVERY: Duration = Duration::from_micros(500);
+    const LOOKS_MAX: usize = 500;
+    for _ in 0..LOOKS_MAX {
+        if !shared.engine.is_pressed() || stopping() {
+            return;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
 }
 
 /// A rest is short; only a long one listens for changes.

@@ -121,6 +121,11 @@ impl Pace {
         Ok(())
     }
 
+    /// Whether a sync is due or under way: what is written now brings the writers nearer to the hard limit.
+    pub(super) fn is_pressed(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > SOFT_BYTES || self.syncing.is_locked()
+    }
+
     /// Makes durable what was written before the call.
     pub(super) fn sync(&self) -> EngineResult<()> {
         let _turn = self.syncing.lock();
