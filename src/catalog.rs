@@ -272,8 +272,9 @@ fn shape_key(fingerprint: &[u8; 32]) -> Vec<u8> {
     key
 }
 
-/// Stores a shape, before the state change that makes it known, and answers its fingerprint. A shape that no
-/// catalog names, because that change failed, does no harm.
+/// Stores a shape and answers its fingerprint. The caller flushes before the state change that makes it known: a
+/// catalog must not survive a crash that its shapes did not. A shape that no catalog names, because that change
+/// failed, does no harm.
 pub(crate) fn save_shape(engine: &dyn Engine, shape: &Shape) -> Result<[u8; 32]> {
     let fingerprint = shape.fingerprint();
     let key = shape_key(&fingerprint);

@@ -207,6 +207,9 @@ impl Core {
 
     /// Starts the background threads that need no user code.
     pub(crate) fn start(self: &Arc<Core>) -> Result<()> {
+        if !self.shared.settings.background {
+            return Ok(());
+        }
         let interval = match self.shared.settings.durability {
             Durability::Buffered { interval } => interval,
             // For the background's progress; writers flush themselves.

@@ -47,6 +47,7 @@ pub(crate) struct Settings {
     pub(crate) free_bytes_min: u64,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) observe_pauses_from: Duration,
+    pub(crate) background: bool,
 }
 
 impl Default for Options {
@@ -58,6 +59,7 @@ impl Default for Options {
                 free_bytes_min: 256 << 20,
                 observer: None,
                 observe_pauses_from: Duration::from_micros(100),
+                background: true,
             },
             cache_bytes: 256 << 20,
             create: true,
@@ -105,6 +107,14 @@ impl Options {
     /// Whether a missing store is created. Default: yes.
     pub fn create(mut self, create: bool) -> Self {
         self.create = create;
+        self
+    }
+
+    /// Whether anything happens by itself: backfill, fold, sweep, the flush of buffered writes. Default: yes.
+    /// Without it the store is left as it is found, for tools that only look; what was begun goes on at the next
+    /// open that has it.
+    pub fn background(mut self, background: bool) -> Self {
+        self.settings.background = background;
         self
     }
 

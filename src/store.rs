@@ -319,6 +319,7 @@ fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> 
         difference: format!("its shape cannot be described: {e}"),
     })?;
     let shape = catalog::save_shape(&*core.shared.engine, &shape)?;
+    core.shared.flush()?;
     let result = core.change(Instant::now(), |catalog| {
         if catalog.tables.contains_key(name) {
             return Err(Error::Conflict { subject: format!("table {name}") });

@@ -111,14 +111,25 @@ impl TableState {
         waited: &mut Duration,
     ) -> Result<bool> {
         match rule(self, route, record.view())? {
+            Rule::Settled { stored, tree } if record.drops_fields(stored) => {
+                let old = tree.tree.get(key)?;
+                let last = self.last_form(key, old.as_ref())?;
+                let last = last.as_ref().map(|entry| (entry.version(), entry.main()));
+                let value = self.settled_value(key, record, stored, route.active, last)?;
+                let swap = || tree.tree.compare_and_swap(key, old.as_deref(), Some(&value));
+                Ok(self.gated(route.epoch, waited, swap)? == Some(true))
+            }
             Rule::Settled { stored, tree } => {
-                let value = self.settled_value(key, record, stored, route.active)?;
+                let value = self.settled_value(key, record, stored, route.active, None)?;
                 Ok(self.gated(route.epoch, waited, || tree.tree.put(key, &value))?.is_some())
             }
             Rule::To(open) => self.put_at_to(route, open, key, record, waited),
             Rule::From(open) => self.put_at_from(route, open, key, record, waited),
             Rule::Folding(open) => {
-                let value = self.settled_value(key, record, open.from, route.active)?;
+                let read =
+                    if record.drops_fields(open.from) { self.last_from_form(open, key)?.last } else { None };
+                let last = read.as_ref().map(|(version, bytes)| (*version, bytes.as_slice()));
+                let value = self.settled_value(key, record, open.from, route.active, last)?;
                 self.write_folding(route, open, key, Some(&value), waited)
             }
         }
@@ -153,14 +164,32 @@ impl TableState {
         }
     }
 
+    /// The record that a write to a settled table replaces, if there is one that can be read.
+    fn last_form(&self, key: &[u8], old: Option<&Value>) -> Result<Option<Entry>> {
+        let Some(old) = old else { return Ok(None) };
+        match self.plain(key, old.clone(), 0, false) {
+            Ok(Found::Form { entry, .. }) => Ok(Some(entry)),
+            // A damaged record may be overwritten: that is how it is mended.
+            Ok(Found::Absent) | Err(Error::Corrupt { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
     /// The envelope of a record in a table (or base) that is written in `stored`.
     #[inline]
-    fn settled_value(&self, key: &[u8], record: &dyn Encoder, stored: u32, active: u32) -> Result<Vec<u8>> {
-        record.validate(active, None).map_err(|e| self.cast_failed(key, e))?;
+    fn settled_value(
+        &self,
+        key: &[u8],
+        record: &dyn Encoder,
+        stored: u32,
+        active: u32,
+        last: Option<Stored<'_>>,
+    ) -> Result<Vec<u8>> {
+        record.validate(active, last).map_err(|e| self.cast_failed(key, e))?;
         self.check_survives(key, record, stored)?;
         let mut value = Vec::with_capacity(256);
         envelope::start(&mut value, Flags::NONE, stored);
-        record.encode(stored, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
+        record.encode(stored, last, &mut value).map_err(|e| self.cast_failed(key, e))?;
         envelope::finish(key, &mut value);
         self.shared.check_size(key, &value)?;
         Ok(value)

@@ -39,8 +39,10 @@ const SEGMENT_BYTES: usize = 4 * 1024 * 1024;
 const KEY_BYTES_MAX: usize = 2 * 1024;
 /// Longest value.
 const VALUE_BYTES_MAX: usize = 48 * 1024;
-/// Most writes in a commit: all other calls wait while it is made.
-const COMMIT_WRITES_MAX: usize = 4096;
+/// Most writes in a commit: all other calls wait while it is made, and no sync can come between its writes.
+const COMMIT_WRITES_MAX: usize = 1024;
+/// Most bytes of keys and values in a commit, for the same reason: each may rewrite a page of seventeen such.
+const COMMIT_BYTES_MAX: usize = SEGMENT_BYTES / 8;
 /// sled's own tree, which cannot be dropped.
 const DEFAULT_TREE: &str = "__sled__default";
 /// A store in a directory, kept by sled.
@@ -49,7 +51,7 @@ const DEFAULT_TREE: &str = "__sled__default";
 /// Besides, the engine syncs its log by itself before a segment of it waits, because sled could otherwise not be
 /// opened after a loss of power (see docs/reliability.md).
 ///
-/// Limits: keys of 2 KiB, values of 48 KiB.
+/// Limits: keys of 2 KiB, values of 48 KiB, commits of 512 KiB.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
@@ -138,6 +140,14 @@ fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
     Err(EngineError::new(EngineErrorKind::Limit, message))
 }
 
+/// What a write counts for, if it is within the limits.
+fn size_of_write(key: &[u8], value: Option<&[u8]>) -> EngineResult<usize> {
+    let size = value.map_or(0, <[u8]>::len);
+    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
+    limit("bytes of a value", size, VALUE_BYTES_MAX)?;
+    Ok(key.len() + size + pace::RECORD_OVERHEAD)
+}
+
 impl SledTree {
     #[inline]
     fn call<T>(&self, access: Access, call: impl FnOnce(&sled::Tree) -> sled::Result<T>) -> EngineResult<T> {
@@ -152,17 +162,17 @@ impl Tree for SledTree {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
-        self.shared.admit(key, Some(value))?;
+        self.shared.admit(size_of_write(key, Some(value))?)?;
         self.call(Access::Write, |tree| tree.insert(key, value).map(drop))
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
-        self.shared.admit(key, None)?;
+        self.shared.admit(size_of_write(key, None)?)?;
         self.call(Access::Write, |tree| tree.remove(key).map(drop))
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
-        self.shared.admit(key, new)?;
+        self.shared.admit(size_of_write(key, new)?)?;
         self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
     }
 
@@ -190,12 +200,9 @@ impl Tree for SledTree {
 }
 
 impl Shared {
-    /// What is looked at before sled is asked to write.
-    fn admit(&self, key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
-        let size = value.map_or(0, <[u8]>::len);
-        limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
-        limit("bytes of a value", size, VALUE_BYTES_MAX)?;
-        self.pace()?.admit(key.len() + size)
+    /// To be called before sled is asked to write.
+    fn admit(&self, bytes: usize) -> EngineResult<()> {
+        self.pace()?.admit(bytes)
     }
 
     fn pace(&self) -> EngineResult<&Pace> {
@@ -308,8 +315,9 @@ impl Engine for SledEngine {
     /// and the first one makes all later calls of the process a little slower.
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
         limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
+        let mut bytes = 0;
         for write in writes {
-            self.shared.admit(&write.key, write.value.as_deref())?;
+            bytes += size_of_write(&write.key, write.value.as_deref())?;
         }
         let one = |name: &str| self.tree(name);
         let swapped = match (checks, writes) {
@@ -325,7 +333,11 @@ impl Engine for SledEngine {
             ([check], []) => one(&check.tree)?.get(&check.key)?.as_deref() == check.expected.as_deref(),
             ([check], [write]) if check.tree == write.tree && check.key == write.key => one(&write.tree)?
                 .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
-            _ => return self.shared.transact(checks, writes),
+            _ => {
+                limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
+                self.shared.admit(bytes)?;
+                return self.shared.transact(checks, writes);
+            }
         };
         Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })
     }

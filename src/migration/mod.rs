@@ -142,6 +142,7 @@ impl Plan {
         for (name, to) in &self.tables {
             steps.push(planned_step(&core, &catalog, name, *to)?);
         }
+        core.shared.flush()?;
         // The sweep of a generation must not go on under a migration whose base it is (rule 5).
         core.stop_sweeper();
         let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
@@ -177,6 +178,8 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
     }
     let mut shapes = Vec::new();
     let mut metadata_only = true;
+    let stored = table.shapes.get(&from);
+    let mut before = stored.map(|stored| catalog::load_shape(&*core.shared.engine, stored)).transpose()?;
     for version in from + 1..=to {
         let Some(casts) = lineage.at(version) else {
             return refuse(format!("the lineage has no type for version {version}"));
@@ -187,30 +190,22 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
         })?;
         metadata_only &= casts.same_bytes;
         if casts.same_bytes {
-            check_layout(core, name, table.shapes.get(&from), from, version, &shape)?;
+            check_layout(name, before.as_ref(), version, &shape)?;
         }
         shapes.push((version, catalog::save_shape(&*core.shared.engine, &shape)?));
+        before = Some(shape);
     }
     let step = Step { table: name.to_owned(), from, to, metadata_only };
     Ok(PlannedStep { step, shapes })
 }
 
 /// `SAME_BYTES` is a promise about meaning; that the layout is the same can be checked.
-fn check_layout(
-    core: &Core,
-    table: &str,
-    before: Option<&[u8; 32]>,
-    from: u32,
-    version: u32,
-    shape: &Shape,
-) -> Result<()> {
-    let Some(before) = before else { return Ok(()) };
-    let before = catalog::load_shape(&*core.shared.engine, before)?;
-    if before.layout_eq(shape) {
+fn check_layout(table: &str, before: Option<&Shape>, version: u32, shape: &Shape) -> Result<()> {
+    let Some(before) = before.filter(|before| !before.layout_eq(shape)) else {
         return Ok(());
-    }
+    };
     let difference = format!(
-        "SAME_BYTES is declared, but its layout differs from that of version {from}: {}; remove the declaration",
+        "SAME_BYTES is declared, but its layout differs from that of the version before: {}; remove the declaration",
         before.difference(shape).unwrap_or_default()
     );
     Err(Error::Shape { table: table.to_owned(), version, difference })
@@ -486,12 +481,13 @@ impl Migration {
         if !core.catalog().migration(&self.name)?.phase()?.is_forward() {
             return Err(self.refuse("it does not go forward; resume it, then restart"));
         }
-        // Rule 3: lowered durably (the change below flushes) before anything is removed.
+        // Rule 3: lowered durably before anything is removed.
         for table in &run.tables {
             let mut progress = Progress::start();
             progress.set_stage(Stage::Reverting);
             run::save_progress(&core.shared, &table.overlay, &progress)?;
         }
+        core.shared.flush()?;
         core.change(started, |catalog| {
             let entry = catalog.migration_mut(&self.name)?;
             if !entry.phase()?.is_forward() {

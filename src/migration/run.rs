@@ -75,6 +75,8 @@ pub enum Waiting {
         /// The floor (`Options::free_bytes_min`).
         floor: u64,
     },
+    /// The store was opened without background work.
+    Background,
     /// The engine failed; it is tried again.
     Retry {
         /// The error.

@@ -79,6 +79,9 @@ impl std::fmt::Display for Waiting {
             Waiting::Space { free, floor } => {
                 write!(f, "{free} bytes are free and {floor} must stay free; make room, it goes on by itself")
             }
+            Waiting::Background => {
+                f.write_str("the store was opened without background work; open it with it, and it goes on")
+            }
             Waiting::Retry { reason } => write!(f, "the engine failed, it is tried again: {reason}"),
             Waiting::Failed { reason } => write!(f, "it failed: {reason}"),
         }

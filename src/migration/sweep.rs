@@ -50,6 +50,9 @@ impl Core {
     fn try_start_sweeper(self: &Arc<Core>) -> Result<()> {
         // Joined under no lock: an observer that the old one is telling may ask about it.
         self.stop_sweeper();
+        if !self.shared.settings.background {
+            return Ok(());
+        }
         let catalog = self.catalog();
         let unswept =
             catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));

@@ -24,6 +24,10 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Starts the worker of a run if the migration goes forward, is not paused, and the code is there.
 pub(crate) fn start(core: &Arc<Core>, run: &Arc<Run>) -> Result<()> {
     let phase = core.catalog().migration(&run.name)?.phase()?;
+    if !core.shared.settings.background {
+        run.set(|control| control.waiting = Some(Waiting::Background));
+        return Ok(());
+    }
     if phase == Phase::Folding {
         return run.spawn(core, crate::migration::fold::work);
     }
@@ -208,7 +212,11 @@ pub(crate) fn free_bytes(_shared: &Shared) -> Option<u64> {
 pub(crate) fn lower_priority() {
     #[cfg(target_os = "linux")]
     {
-        const NICE: i32 = 5;
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        const NICER_BY: i32 = 5;
+        // Relative to what the process has: one that was started at a low priority must not be raised here.
+        let thread = Some(rustix::thread::gettid());
+        if let Ok(nice) = rustix::process::getpriority_process(thread) {
+            let _ = rustix::process::setpriority_process(thread, nice.saturating_add(NICER_BY).min(19));
+        }
     }
 }

@@ -356,12 +356,16 @@ fn invariant_07_a_phase_is_one_durable_commit_before_a_flip_in_memory() {
     // At the flush: the rollback is committed but not durable, so a fence that it brings is not yet up.
     let s = scene(20);
     let migration = s.begin();
-    let new = s.new.clone();
-    s.engine.before(Call::Flush, "*", 1, move || new.put(&1, &v2("Beside", "B", 3, None)).unwrap());
+    let (new, during) = (s.new.clone(), Arc::new(Mutex::new(None)));
+    let result = Arc::clone(&during);
+    s.engine.before(Call::Flush, "*", 1, move || {
+        *result.lock().unwrap() = Some(new.put(&1, &v2("Beside", "B", 3, None)));
+    });
     s.engine.reset();
     let before = s.store.stats().unwrap().flushes;
     migration.rollback_fenced().unwrap();
-    assert_eq!(s.engine.clear(), 0);
+    let during = during.lock().unwrap().take().expect("the flush was reached");
+    during.expect("the fence was up before the rollback was durable");
     assert!(s.new.put(&1, &v2("After", "A", 3, None)).is_err());
     assert_eq!(s.engine.count(Call::Cas, CATALOG) + s.engine.count(Call::Commit, CATALOG), 1);
     assert_eq!(s.store.stats().unwrap().flushes - before, 1);

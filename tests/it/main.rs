@@ -1,6 +1,8 @@
 //! All integration tests, in one binary.
 
 mod bad_input;
+#[cfg(feature = "cli")]
+mod command;
 mod conformance;
 mod conformance_commits;
 mod engine_memory;
@@ -10,6 +12,7 @@ mod hook_engine;
 mod hooks;
 mod invariants;
 mod lifecycle;
+mod model;
 mod old_binary;
 mod ordering;
 mod process_death;

@@ -18,18 +18,24 @@ use crate::failure::Failure;
 use crate::latency::PhaseSummary;
 use crate::load::{Load, Nothing, Pace};
 use crate::progress::Progress;
-use crate::report::{Phases, Summary};
+use crate::report::{Phases, Summary, grouped};
 use crate::source::Source;
 use crate::store;
 use crate::subject::{Refusal, Rollout, Step};
 use crate::types::{Airport, View};
 use crate::verify::Verification;
 
-/// How long a backfill or a sweep may show no progress before the demo gives up.
+/// How long a backfill may show no progress before the demo gives up.
 const STUCK_AFTER: Duration = Duration::from_secs(120);
 
 /// How often the progress of background work is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the traffic runs at most after a verb, so that those who waited for it count for its phase.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// The same after a contract: the sweep that it starts is a phase of its own.
+const SETTLE_CONTRACT: Duration = Duration::from_millis(100);
 
 /// What a demo is to do.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) pace: Pace,
     /// The store's directory; a temporary one if not given.
     pub(crate) path: Option<PathBuf>,
+    /// The engine's cache.
+    pub(crate) cache_bytes: u64,
     /// What everything random is made from.
     pub(crate) seed: u64,
     /// How long each phase lasts at least.
@@ -60,7 +68,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary, Failure> {
     };
     let source = Arc::new(Source::new(rows, options.records, options.record_bytes, options.seed));
     let directory = Directory::prepare(options.path.as_deref())?;
-    let store = store::open(directory.path())?;
+    let store = store::open(directory.path(), options.cache_bytes)?;
     let demo = Demo { store, source, pace: options.pace, phase: options.phase };
     let mut summary = demo.run(&mut Progress::new())?;
     demo.store.close()?;
@@ -97,6 +105,9 @@ impl Demo {
         let subject = Arc::clone(&self.store);
         let mut load = Load::start(subject, Arc::clone(&self.source), self.pace, "idle", &[View::V1])?;
         self.hold("idle", progress);
+        let (rate, threads) = (grouped(self.pace.rate), self.pace.threads);
+        let text = format!("{rate} operations/s from {threads} threads, from here to the end");
+        progress.note("traffic", &text, self.phase);
         let mut tally = Tally::default();
         for step in [Step::Numbers, Step::Names] {
             self.migrate(step, &mut load, &mut tally, progress)?;
@@ -143,15 +154,16 @@ impl Demo {
             }
         }
         self.store.flush()?;
-        progress.set(records, records);
         progress.end();
+        let text = format!("{} airports, written at v1 and flushed", grouped(records));
+        progress.note("load", &text, begun.elapsed());
         Ok(begun.elapsed())
     }
 
     /// What the generator shows by itself.
     fn floor(&self, progress: &mut Progress) -> Result<PhaseSummary, Failure> {
         let load = Load::start(Arc::new(Nothing), Arc::clone(&self.source), self.pace, "floor", &[View::V1])?;
-        self.hold("generator alone", progress);
+        self.hold("generator", progress);
         Ok(load.stop().latencies.phase(0))
     }
 
@@ -162,72 +174,111 @@ impl Demo {
         tally: &mut Tally,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        let (store, open) = (&self.store, [step.from(), step.to()]);
-        progress.say(&format!("{}: {} to {}", step.name(), step.from(), step.to()));
+        let (store, old, new) = (&self.store, step.from(), step.to());
+        progress.say(&format!("\n{}, {old} to {new}: {}", step.name(), step.why()));
         load.phase("begin");
-        store.begin(step)?;
-        load.views(&open);
-        self.hold("begin", progress);
+        let took = timed(|| store.begin(step))?;
+        load.views(&[old, new]);
+        let text = format!("{new} is active; {old} and {new} programs read and write");
+        progress.note("begin", &text, took);
+        self.settle(SETTLE);
 
         load.phase("backfill");
-        let begun = Instant::now();
+        let since = Instant::now();
         store.start_backfill(step)?;
-        self.backfill(step, 0.5, progress)?;
+        self.backfill(step, 0.5, since, tally, progress)?;
         load.phase("rollback");
-        let rollback = Instant::now();
-        store.rollback(step)?;
-        tally.rollback_max = tally.rollback_max.max(rollback.elapsed());
-        tally.backfill_time += rollback - begun;
-        self.hold("rollback", progress);
-        self.compare(&open, load, tally, progress);
+        let took = timed(|| store.rollback(step))?;
+        tally.rollback_max = tally.rollback_max.max(took);
+        let text = format!("{old} is active again, with all that was written since");
+        progress.note("rollback", &text, took);
+        self.hold("rolled back", progress);
+        self.compare(&[old, new], load, tally, progress);
 
         load.phase("resume");
-        let resumed = Instant::now();
-        store.resume(step)?;
-        self.hold("resume", progress);
+        let took = timed(|| store.resume(step))?;
+        let text = format!("{new} is active, and the backfill goes on by itself");
+        progress.note("resume", &text, took);
+        let since = Instant::now();
+        self.settle(SETTLE);
         load.phase("backfill");
-        tally.backfilled += self.backfill(step, 1.0, progress)?;
-        tally.backfill_time += resumed.elapsed();
-        self.compare(&open, load, tally, progress);
+        self.backfill(step, 1.0, since, tally, progress)?;
+        self.compare(&[old, new], load, tally, progress);
 
         // Everybody has moved: who still wrote at the old view would be refused from here on.
-        load.views(&[step.to()]);
+        load.views(&[new]);
         load.phase("contract");
-        store.contract(step)?;
-        self.hold("contract", progress);
+        progress.start("contract", 0);
+        let took = timed(|| store.contract(step))?;
+        let text = format!("every record is proved to be at {new}; {old} is given up");
+        progress.note("contract", &text, took);
+        let swept_from = Instant::now();
+        self.settle(SETTLE_CONTRACT);
         load.phase("sweep");
-        self.wait_until("sweep", || store.swept(step).map(|done| (done, u64::from(done))))?;
-        self.hold("sweep", progress);
-        self.compare(&[step.to()], load, tally, progress);
+        self.sweep(step, swept_from, progress)?;
+        self.compare(&[new], load, tally, progress);
         Ok(())
     }
 
     fn compare(&self, views: &[View], load: &Load, tally: &mut Tally, progress: &mut Progress) {
+        let (begun, wrong) = (Instant::now(), load.wrong());
         tally.verification.pass(&*self.store, &self.source, load, views, progress);
-        if load.wrong() > 0 {
-            progress.say(&format!("{} differences from the model so far", load.wrong()));
-        }
+        let views: Vec<_> = views.iter().map(View::to_string).collect();
+        let (views, wrong) = (views.join(" and at "), load.wrong() - wrong);
+        let text = format!("every record at {views} compared with a model: {wrong} wrong");
+        progress.note("verify", &text, begun.elapsed());
     }
 
-    /// Waits until this share of the backfill is done, and says how many records that are.
-    fn backfill(&self, step: Step, share: f64, progress: &mut Progress) -> Result<u64, Failure> {
-        progress.start("backfill", self.source.records());
-        let mut done = 0;
-        self.wait_until("backfill", || {
+    /// Waits until this share of the backfill is done, and adds what was done meanwhile to the tally.
+    fn backfill(
+        &self,
+        step: Step,
+        share: f64,
+        since: Instant,
+        tally: &mut Tally,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let before = self.store.progress(step)?;
+        let begun = Instant::now();
+        progress.start("backfill", before.total);
+        let mut done = before.done;
+        self.wait_until("backfill", STUCK_AFTER, || {
             let now = self.store.progress(step)?;
             progress.set(now.done, now.total);
             done = now.done;
-            let enough = share < 1.0 && now.done as f64 >= share * now.total as f64;
+            let enough = share < 1.0 && now.done > 0 && now.done as f64 >= share * now.total as f64;
             Ok((now.complete || enough, now.done))
         })?;
         progress.end();
-        Ok(done)
+        let so_far = if share < 1.0 { "so far" } else { "in all" };
+        let text = format!("{} records {so_far} rewritten in the background", grouped(done));
+        // A small table may be done while the traffic settles; nothing can be said about its rate then.
+        if !before.complete {
+            tally.backfilled += done.saturating_sub(before.done);
+            tally.backfill_time += begun.elapsed();
+        }
+        progress.note("backfill", &text, since.elapsed());
+        Ok(())
+    }
+
+    /// Waits until the old forms are gone. It takes its time, in proportion to the records, and is not counted.
+    fn sweep(&self, step: Step, begun: Instant, progress: &mut Progress) -> Result<(), Failure> {
+        progress.start("sweep", 0);
+        let at_most = STUCK_AFTER + Duration::from_millis(self.source.records());
+        self.wait_until("sweep", at_most, || self.store.swept(step).map(|done| (done, u64::from(done))))?;
+        let took = begun.elapsed();
+        progress.end();
+        let text = format!("what was kept of {} is removed", step.from());
+        progress.note("sweep", &text, took);
+        std::thread::sleep(self.phase.saturating_sub(took));
+        Ok(())
     }
 
     /// Asks `look` until it says that enough is done; an error if the count that it gives does not move.
     fn wait_until(
         &self,
         what: &str,
+        stuck_after: Duration,
         mut look: impl FnMut() -> Result<(bool, u64), Failure>,
     ) -> Result<(), Failure> {
         let (mut last, mut moved) = (0, Instant::now());
@@ -238,12 +289,17 @@ impl Demo {
             }
             if count != last {
                 (last, moved) = (count, Instant::now());
-            } else if moved.elapsed() > STUCK_AFTER {
-                let seconds = STUCK_AFTER.as_secs();
+            } else if moved.elapsed() > stuck_after {
+                let seconds = stuck_after.as_secs();
                 return Err(Failure::Store(format!("the {what} did not move for {seconds} s (at {count})")));
             }
             std::thread::sleep(LOOK_EVERY);
         }
+    }
+
+    /// Lets the traffic run for a moment.
+    fn settle(&self, at_most: Duration) {
+        std::thread::sleep(self.phase.min(at_most));
     }
 
     /// Lets the traffic run for the length of a phase.
@@ -252,6 +308,12 @@ impl Demo {
         std::thread::sleep(self.phase);
         progress.end();
     }
+}
+
+fn timed(verb: impl FnOnce() -> Result<(), Failure>) -> Result<Duration, Failure> {
+    let begun = Instant::now();
+    verb()?;
+    Ok(begun.elapsed())
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {

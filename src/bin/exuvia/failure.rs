@@ -32,6 +32,24 @@ impl Failure {
         Failure::Input { path: path.to_path_buf(), line: Some(line), reason: reason.into() }
     }
 
+    /// Why the store in `path` could not be opened.
+    pub(crate) fn opening(path: &Path, error: exuvia::Error) -> Self {
+        let reason = match error {
+            exuvia::Error::Path { reason, source, .. } => match source {
+                Some(source) => format!("{reason} ({source})"),
+                None => reason,
+            },
+            exuvia::Error::Locked { .. } | exuvia::Error::Format { .. } => {
+                // These messages name the path themselves.
+                let message = error.to_string();
+                let own = format!("{}: ", path.display());
+                message.strip_prefix(&own).unwrap_or(&message).to_owned()
+            }
+            other => return other.into(),
+        };
+        Failure::input(path, reason)
+    }
+
     /// The exit code, as `exuvia --help` documents it. Code 2, wrong usage, is the argument parser's.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -56,6 +74,16 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+impl From<exuvia::Error> for Failure {
+    fn from(error: exuvia::Error) -> Self {
+        if error.is_corruption() {
+            Failure::Verification(error.to_string())
+        } else {
+            Failure::Store(error.to_string())
+        }
+    }
+}
 
 impl From<exuvia::CastError> for Failure {
     fn from(error: exuvia::CastError) -> Self {

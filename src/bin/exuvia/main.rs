@@ -85,8 +85,11 @@ struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: u16,
     /// Least length of each phase, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=3600))]
-    phase_seconds: u16,
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = phase_seconds)]
+    phase_seconds: f64,
+    /// Memory that the engine caches records in, in MiB; migrations need room for two forms of each
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
+    cache_mib: u64,
     /// Where everything random comes from: the same seed varies records in the same way
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -107,6 +110,13 @@ struct StoreArgs {
     json: bool,
 }
 
+fn phase_seconds(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(seconds) if (0.05..=3600.0).contains(&seconds) => Ok(seconds),
+        _ => Err("give a number of seconds from 0.05 to 3600".to_owned()),
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,10 +131,16 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => run_demo(args),
-        Command::Status(args) => print(&inspect::inspect(&args.path, inspect::Subject::Status, args.json)?),
-        Command::Verify(args) => print(&inspect::inspect(&args.path, inspect::Subject::Verify, args.json)?),
-        Command::Ledger(args) => print(&inspect::inspect(&args.path, inspect::Subject::Ledger, args.json)?),
+        Command::Status(args) => look(&args, inspect::Subject::Status),
+        Command::Verify(args) => look(&args, inspect::Subject::Verify),
+        Command::Ledger(args) => look(&args, inspect::Subject::Ledger),
     }
+}
+
+fn look(args: &StoreArgs, subject: inspect::Subject) -> Result<(), Failure> {
+    let answer = inspect::inspect(&args.path, subject, args.json)?;
+    print(&answer.text)?;
+    answer.failure.map_or(Ok(()), Err)
 }
 
 fn run_demo(args: DemoArgs) -> Result<(), Failure> {
@@ -134,8 +150,9 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
         record_bytes: args.record_bytes as usize,
         pace: Pace { rate: args.rate, threads: usize::from(args.threads) },
         path: args.path,
+        cache_bytes: args.cache_mib << 20,
         seed: args.seed,
-        phase: Duration::from_secs(u64::from(args.phase_seconds)),
+        phase: Duration::from_secs_f64(args.phase_seconds),
     })?;
     if args.json {
         let json = serde_json::to_string(&summary);

@@ -5,10 +5,16 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::report::{duration, grouped};
+
 /// Least time between two lines of one task where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// Shows one task after the other.
+/// Width of the column of a note's name, and of its text, so that a line fits a terminal of 80 columns.
+const NAME_WIDTH: usize = 10;
+const TEXT_WIDTH: usize = 58;
+
+/// Shows one task after the other, and notes what was done.
 pub(crate) struct Progress {
     style: Style,
     task: Option<Task>,
@@ -25,9 +31,6 @@ enum Style {
 
 struct Task {
     name: String,
-    total: u64,
-    done: u64,
-    begun: Instant,
     shown: Instant,
     bar: Option<ProgressBar>,
 }
@@ -45,71 +48,64 @@ impl Progress {
         Self { style: Style::Hidden, task: None }
     }
 
-    /// Says something that is not part of a task's count.
+    /// Says something in a line of its own.
     pub(crate) fn say(&self, text: &str) {
+        #[cfg(test)]
+        if self.style == Style::Hidden {
+            return;
+        }
         match &self.task {
             Some(Task { bar: Some(bar), .. }) => bar.println(text),
-            _ => self.line(text),
+            // Nothing can be done about a standard error that is gone, and the work does not depend on it.
+            _ => drop(writeln!(std::io::stderr(), "{text}")),
         }
     }
 
-    /// Starts a task of `total` records, and ends the one before it.
+    /// Notes what was done and how long it took.
+    pub(crate) fn note(&self, name: &str, text: &str, took: Duration) {
+        let took = duration(took.as_secs_f64() * 1e6);
+        self.say(&format!("{name:<NAME_WIDTH$} {text:<TEXT_WIDTH$} {took:>9}"));
+    }
+
+    /// Starts a task of `total` records (0: it cannot be counted), and ends the one before it.
     pub(crate) fn start(&mut self, name: &str, total: u64) {
         self.end();
-        let now = Instant::now();
-        let bar = (self.style == Style::Bar).then(|| bar(name, total));
-        if bar.is_none() {
-            self.line(&format!("{name} ..."));
-        }
-        self.task = Some(Task { name: name.to_owned(), total, done: 0, begun: now, shown: now, bar });
+        self.task = Some(Task {
+            name: name.to_owned(),
+            shown: Instant::now(),
+            bar: (self.style == Style::Bar).then(|| bar(name, total)),
+        });
     }
 
     /// So many records of the task are done; the total may have changed.
     pub(crate) fn set(&mut self, done: u64, total: u64) {
         let Some(task) = &mut self.task else { return };
-        (task.done, task.total) = (done, total);
         if let Some(bar) = &task.bar {
             bar.set_length(total);
             bar.set_position(done);
         } else if task.shown.elapsed() >= LINE_EVERY {
             task.shown = Instant::now();
-            let line = format!("{}: {done} of {total} ({} %)", task.name, done * 100 / total.max(1));
-            self.line(&line);
+            let share = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
+            let (done, total) = (grouped(done), grouped(total));
+            let line = format!("{:<NAME_WIDTH$} {share:>3} %, {done} of {total}", task.name);
+            self.say(&line);
         }
     }
 
-    /// Ends the task.
+    /// Ends the task; its bar is gone.
     pub(crate) fn end(&mut self) {
-        let Some(task) = self.task.take() else { return };
-        if let Some(bar) = &task.bar {
+        if let Some(Task { bar: Some(bar), .. }) = self.task.take() {
             bar.finish_and_clear();
         }
-        let seconds = task.begun.elapsed().as_secs_f64();
-        let line = if task.total == 0 {
-            format!("{}: {seconds:.1} s", task.name)
-        } else {
-            let rate = task.done as f64 / seconds.max(1e-9);
-            format!("{}: {} records in {seconds:.1} s, {rate:.0} records/s", task.name, task.done)
-        };
-        self.line(&line);
-    }
-
-    fn line(&self, text: &str) {
-        #[cfg(test)]
-        if self.style == Style::Hidden {
-            return;
-        }
-        // Nothing can be done about a standard error that is gone, and the work does not depend on it.
-        let _ = writeln!(std::io::stderr(), "{text}");
     }
 }
 
 fn bar(name: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total);
     let template = if total == 0 {
-        "{msg:<28} {spinner} {elapsed}"
+        "{msg:<10} {spinner} {elapsed}"
     } else {
-        "{msg:<28} {bar:30} {human_pos} of {human_len} ({per_sec}, {eta} left)"
+        "{msg:<10} {bar:30} {human_pos} of {human_len}, {per_sec}, {eta} left"
     };
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);

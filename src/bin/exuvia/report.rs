@@ -76,69 +76,116 @@ impl Serialize for Phases {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.verified { "yes" } else { "NO" };
-        writeln!(f, "records            {} of {:.0} bytes", grouped(self.records), self.record_bytes)?;
+        let (records, rate) = (grouped(self.records), grouped(self.rate));
         writeln!(
             f,
-            "verified           {verdict}: {} comparisons at rest, {} under load, {} wrong",
-            grouped(self.compared),
-            grouped(self.checked),
-            grouped(self.wrong)
+            "{records} records of {:.0} bytes moved from v1 to v2 to v3 while {} threads made\n\
+             {rate} operations/s. Each migration was rolled back half-way and resumed.\n",
+            self.record_bytes, self.threads
         )?;
+        let verdict = match (self.verified, self.wrong) {
+            (true, _) => "yes, 0 wrong".to_owned(),
+            (false, 0) => "NO, not every record was compared".to_owned(),
+            (false, wrong) => format!("NO, {} WRONG", grouped(wrong)),
+        };
+        let (compared, checked) = (grouped(self.compared), grouped(self.checked));
+        field(f, "verified", &format!("{verdict}: every record at every open view, {compared}"))?;
+        field(f, "", &format!("comparisons with a separate model, and {checked} reads under load"))?;
         for difference in &self.differences {
-            writeln!(f, "                   {difference}")?;
+            field(f, "", difference)?;
         }
-        writeln!(f, "load               {} records/s", grouped(self.load_records_per_s as u64))?;
-        writeln!(f, "backfill           {} records/s", grouped(self.backfill_records_per_s as u64))?;
-        writeln!(f, "rollback           {}", duration(self.rollback_us))?;
-        writeln!(f, "longest pause      {}", duration(self.longest_pause_us))?;
-        writeln!(
+        let rollback = duration(self.rollback_us);
+        field(f, "rollback", &format!("{rollback} for all records: one durable flip, nothing is rewritten"))?;
+        let (pause, budget) = (duration(self.longest_pause_us), exuvia::Budget::default().pause());
+        field(
             f,
-            "space              {} before, {} after",
-            size(self.bytes_before),
-            size(self.bytes_after)
+            "longest pause",
+            &format!("{pause} that a migration added to any call (budget {budget:?})"),
         )?;
-        writeln!(f, "traffic            {} operations/s from {} threads", grouped(self.rate), self.threads)?;
+        let (backfill, load) = (self.backfill_records_per_s, self.load_records_per_s);
+        field(
+            f,
+            "backfill",
+            &format!(
+                "{} records/s in the background (load: {} records/s)",
+                grouped(backfill as u64),
+                grouped(load as u64)
+            ),
+        )?;
+        let (before, after) = (size(self.bytes_before), size(self.bytes_after));
+        field(f, "disk", &format!("{before} before, {after} after"))?;
         if self.refused + self.undone > 0 {
             let (refused, undone) = (grouped(self.refused), grouped(self.undone));
-            writeln!(f, "                   {refused} refused at a closed view, {undone} not done in time")?;
+            field(
+                f,
+                "traffic",
+                &format!("{refused} operations refused at a closed view, {undone} not done in time"),
+            )?;
         }
         if let Some(path) = &self.path {
-            writeln!(f, "store              {path}")?;
+            field(f, "store", path)?;
         }
-        writeln!(f, "\nforeground latency, counted from when an operation was due:")?;
+        self.latencies(f)?;
+        write!(f, "all of it took {:.1} s", self.seconds)
+    }
+}
+
+impl Summary {
+    fn latencies(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:<16} {:>12} {:>11} {:>11} {:>11} {:>11}",
+            "\n{:<11} {:>10} {:>9} {:>9} {:>9} {:>9}",
             "phase", "operations", "p50", "p99", "p99.9", "max"
         )?;
         for (name, phase) in &self.phases.0 {
             row(f, name, phase)?;
         }
         row(f, "(no store)", &self.generator_floor)?;
+        writeln!(f, "latencies from when an operation was due: a stall counts for all who waited")?;
         if let (Some(idle), Some(backfill)) = (self.phases.get("idle"), self.phases.get("backfill"))
             && idle.p99_us > 0.0
         {
-            writeln!(f, "p99 during backfill is {:.2} x idle", backfill.p99_us / idle.p99_us)?;
+            let ratio = backfill.p99_us / idle.p99_us;
+            writeln!(f, "p99 during backfill is {ratio:.2} x idle")?;
         }
-        write!(f, "all of it took {:.1} s", self.seconds)
+        Ok(())
+    }
+}
+
+fn field(f: &mut fmt::Formatter<'_>, name: &str, text: &str) -> fmt::Result {
+    writeln!(f, "{name:<14} {text}")
+}
+
+/// What a phase is, for who sees its name for the first time.
+fn meaning(phase: &str) -> &'static str {
+    match phase {
+        "idle" => "before everything",
+        "begin" => "new code arrives",
+        "backfill" => "records rewritten",
+        "rollback" => "old version active",
+        "resume" => "new version active",
+        "contract" => "old version ends",
+        "sweep" => "its remains go",
+        "(no store)" => "generator alone",
+        _ => "",
     }
 }
 
 fn row(f: &mut fmt::Formatter<'_>, name: &str, phase: &PhaseSummary) -> fmt::Result {
     writeln!(
         f,
-        "{name:<16} {:>12} {:>11} {:>11} {:>11} {:>11}",
+        "{name:<11} {:>10} {:>9} {:>9} {:>9} {:>9}  {}",
         grouped(phase.ops),
         duration(phase.p50_us),
         duration(phase.p99_us),
         duration(phase.p999_us),
-        duration(phase.max_us)
+        duration(phase.max_us),
+        meaning(name)
     )
 }
 
 /// A number with its digits in threes.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (n, digit) in digits.chars().enumerate() {
@@ -150,16 +197,21 @@ fn grouped(number: u64) -> String {
     grouped
 }
 
-/// A time in the unit that suits it.
-fn duration(us: f64) -> String {
-    match us {
-        us if us < 1_000.0 => format!("{us:.1} us"),
-        us if us < 1_000_000.0 => format!("{:.2} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
+/// A time in the unit that suits it, to three digits.
+pub(crate) fn duration(us: f64) -> String {
+    let (value, unit) = match us {
+        us if us < 999.5 => (us, "us"),
+        us if us < 999_500.0 => (us / 1e3, "ms"),
+        us => (us / 1e6, "s"),
+    };
+    match value {
+        v if v < 9.995 => format!("{v:.2} {unit}"),
+        v if v < 99.95 => format!("{v:.1} {unit}"),
+        v => format!("{v:.0} {unit}"),
     }
 }
 
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match bytes as f64 / f64::from(1 << 20) {
         mib if mib < 1024.0 => format!("{mib:.1} MiB"),
         mib => format!("{:.2} GiB", mib / 1024.0),
@@ -169,6 +221,21 @@ fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_time_has_three_digits_and_its_unit() {
+        for (us, expected) in [
+            (0.0, "0.00 us"),
+            (31.66, "31.7 us"),
+            (999.4, "999 us"),
+            (999.6, "1.00 ms"),
+            (9_996.0, "10.0 ms"),
+            (999_600.0, "1.00 s"),
+            (5e9, "5000 s"),
+        ] {
+            assert_eq!(duration(us), expected);
+        }
+    }
 
     fn summary() -> Summary {
         let phase =
@@ -222,9 +289,9 @@ mod tests {
     fn the_table_is_for_people() {
         let table = summary().to_string();
         for part in [
-            "1 000 000 of 150 bytes",
-            "yes: 6 000 000 comparisons",
-            "812.5 us",
+            "1 000 000 records of 150 bytes",
+            "yes, 0 wrong: every record at every open view, 6 000 000",
+            "812 us",
             "200.0 MiB before, 3.00 GiB after",
             "2.50 ms",
             "3.00 s",
@@ -232,7 +299,10 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part:?} is not in\n{table}");
         }
+        assert!(table.lines().all(|line| line.len() <= 80), "too wide for a terminal:\n{table}");
         let wrong = Summary { verified: false, differences: vec!["key 7 at v2: gone".into()], ..summary() };
-        assert!(wrong.to_string().contains("NO") && wrong.to_string().contains("key 7 at v2: gone"));
+        assert!(
+            wrong.to_string().contains("NO, not every") && wrong.to_string().contains("key 7 at v2: gone")
+        );
     }
 }

@@ -12,7 +12,6 @@ pub(crate) enum Refusal {
     /// The view is not open (a fence is up, or its version was contracted): nothing was changed.
     Closed(String),
     /// The operation failed; what became of it is not known.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the store that can fail is not wired yet"))]
     Failed(String),
 }
 
@@ -58,7 +57,6 @@ impl Step {
     }
 
     /// Why it is done, for the ledger.
-    #[expect(dead_code, reason = "the store that keeps it is not wired yet")]
     pub(crate) fn why(self) -> &'static str {
         match self {
             Step::Numbers => "find airports near a point, in metres",

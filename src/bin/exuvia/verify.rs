@@ -31,7 +31,7 @@ impl Verification {
     ) {
         load.halt();
         for view in views {
-            progress.start(&format!("verify at {view}"), source.records());
+            progress.start(&format!("verify {view}"), source.records());
             self.due += source.records();
             let mut compare = Compare { subject, source, load, view: *view, next: 0 };
             if let Err(difference) = compare.all(progress) {

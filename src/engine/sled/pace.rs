@@ -1,19 +1,29 @@
-//! Never more than a segment of log without a sync.
+//! Never much log without a sync.
 //!
 //! sled takes `sync_file_range` for durable, says so in the headers of its segments, and at recovery trusts all of
-//! its log but the last segments. A power failure with more than one segment waiting can leave a store that does not
-//! open at all, also what was flushed long before (docs/reliability.md has the evidence). So log that waits is
-//! counted, and synced before it can come to a segment:
+//! its log up to the segment that the last header speaks of. A power failure while log that a header calls stable
+//! still waits can leave a store that does not open at all, also what was flushed long before (docs/reliability.md
+//! has the evidence). So log that waits is kept short, by two rules.
+//!
+//! By count, so that the syncs are small and lie beside the writers:
 //!
 //! 1. Every write counts four times its size: a record is in the log once by itself, and again whenever its page is
 //!    rewritten or moved.
-//! 2. Above [`SOFT_BYTES`] a thread of the engine's own syncs, beside the writers.
+//! 2. Above [`SOFT_BYTES`] a thread of the engine's own syncs.
 //! 3. Above [`HARD_BYTES`], if that thread does not keep up, the writer itself syncs before it goes on.
 //!
-//! A sync starts from zero before it begins, so at most twice the hard limit waits, which is under a segment.
+//! By measure, as a write may rewrite a page of seventeen records, and many pages may come to it together. Say that
+//! the last sync reached into segment *s*. The header of segment *k* calls stable what was written when *k - 1* was
+//! full, which is less than all of *k - 1*, and gets to the disk with the first write of *k*. So *s + 2* is the
+//! first whose header speaks of more than was synced.
+//!
+//! 4. When *s* is full and written, the thread syncs.
+//! 5. When *s + 1* is too, every writer waits for a sync. *s + 2* is only in memory then, and as a whole there is
+//!    room in it for the calls that are under way.
+//! 6. sled's flush would write the beginning of *s + 2*: if *s* is full, the file is synced before it, too.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -27,7 +37,14 @@ use crate::error::EngineError;
 const SOFT_BYTES: usize = SEGMENT_BYTES / 4;
 const HARD_BYTES: usize = SEGMENT_BYTES / 8 * 3;
 /// What sled adds to a record in its log, at most.
-const RECORD_OVERHEAD: usize = 64;
+pub(super) const RECORD_OVERHEAD: usize = 64;
+
+/// The segment of the log's end on the disk, as far as sled knows.
+#[inline]
+fn stable_segment(db: &sled::Db) -> i64 {
+    // Not in sled's documentation, but public; the version is pinned.
+    db.context.pagecache.log.stable_offset() / SEGMENT_BYTES as i64
+}
 
 /// All that a sync needs. Held by the engine and by its syncing thread.
 pub(super) struct Pace {
@@ -35,6 +52,8 @@ pub(super) struct Pace {
     fence: Arc<Fence>,
     files: Files,
     waiting: AtomicUsize,
+    /// The segment, counted from the log's beginning, that the last sync reached into.
+    synced: AtomicI64,
     /// One sync at a time: two would only wait for each other's disk.
     syncing: Mutex<()>,
     wanted: Mutex<bool>,
@@ -44,11 +63,14 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(db: sled::Db, fence: Arc<Fence>, files: Files) -> Self {
+        // What recovery left is synced before the first write: see the engine's `open`.
+        let synced = AtomicI64::new(stable_segment(&db));
         Self {
             db,
             fence,
             files,
             waiting: AtomicUsize::new(0),
+            synced,
             syncing: Mutex::new(()),
             wanted: Mutex::new(false),
             wake: Condvar::new(),
@@ -63,22 +85,38 @@ impl Pace {
     /// Counts a write that is about to be made, and sees to it that not too much waits.
     #[inline]
     pub(super) fn admit(&self, bytes: usize) -> EngineResult<()> {
-        let bytes = 4 * (bytes + RECORD_OVERHEAD);
+        let bytes = 4 * bytes;
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes <= SOFT_BYTES { Ok(()) } else { self.over(before, before + bytes) }
+        let segments = self.segments_waiting();
+        if before + bytes <= SOFT_BYTES && segments == 0 {
+            Ok(())
+        } else {
+            self.over(before, bytes, segments)
+        }
+    }
+
+    /// How many segments were written to their end since the last sync.
+    #[inline]
+    fn segments_waiting(&self) -> i64 {
+        stable_segment(&self.db) - self.synced.load(Ordering::Acquire)
     }
 
     #[cold]
-    fn over(&self, before: usize, waiting: usize) -> EngineResult<()> {
-        if waiting > HARD_BYTES {
+    fn over(&self, before: usize, bytes: usize, segments: i64) -> EngineResult<()> {
+        if before + bytes > HARD_BYTES || segments > 1 {
             let _turn = self.syncing.lock();
             // Another writer may have synced while this one waited for its turn.
-            if self.waiting.load(Ordering::Relaxed) > HARD_BYTES {
-                return self.sync_now();
+            if self.waiting.load(Ordering::Relaxed) > HARD_BYTES || self.segments_waiting() > 1 {
+                self.sync_now()?;
+                // The write itself comes after the sync.
+                self.waiting.fetch_add(bytes, Ordering::Relaxed);
             }
-        } else if before <= SOFT_BYTES {
-            *self.wanted.lock() = true;
-            self.wake.notify_one();
+        } else if before <= SOFT_BYTES || segments > 0 {
+            let mut wanted = self.wanted.lock();
+            if !*wanted {
+                *wanted = true;
+                self.wake.notify_one();
+            }
         }
         Ok(())
     }
@@ -91,15 +129,25 @@ impl Pace {
 
     fn sync_now(&self) -> EngineResult<()> {
         self.waiting.store(0, Ordering::Relaxed);
+        if self.segments_waiting() > 0 {
+            self.sync_files()?;
+        }
         self.fence.call(Access::Write, "", || self.db.flush().map(drop))?;
+        self.sync_files()
+    }
+
+    fn sync_files(&self) -> EngineResult<()> {
         self.fence.check(Access::Write)?;
+        let reached = stable_segment(&self.db);
         self.files.sync().map_err(|e| {
             // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
             // for data that is gone. So there is none.
             let error = EngineError::io("flush", e);
             self.fence.stop(&error.to_string());
             error
-        })
+        })?;
+        self.synced.store(reached, Ordering::Release);
+        Ok(())
     }
 
     /// Starts the thread that syncs beside the writers.
@@ -115,7 +163,8 @@ impl Pace {
                     *wanted = false;
                 }
                 // A failure stops the engine: the next call answers it.
-                if pace.waiting.load(Ordering::Relaxed) > SOFT_BYTES && pace.sync().is_err() {
+                let due = pace.waiting.load(Ordering::Relaxed) > SOFT_BYTES || pace.segments_waiting() > 0;
+                if due && pace.sync().is_err() {
                     return;
                 }
             }
