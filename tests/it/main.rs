@@ -8,6 +8,7 @@ mod conformance_commits;
 mod engine_memory;
 mod engine_sled;
 mod full_disk;
+mod golden;
 mod hook_engine;
 mod hooks;
 mod invariants;
