@@ -1,4 +1,4 @@
-//! What an overlay entry means to a reader: DESIGN's table of main form and companion, as one pure function.
+//! What an overlay entry means to a reader: the table of main form and companion, as one pure function.
 //!
 //! An entry's versions and flags alone decide; no code of either version is needed to decide, only to cast.
 
@@ -88,7 +88,7 @@ mod tests {
         Entry::parse(b"k", Value::from(seal(b"k", flags, version, main, companion).as_slice())).unwrap()
     }
 
-    /// The table of DESIGN section 3, row by row: (entry, read at `to`, read at `from`).
+    /// The table of an entry's meaning, row by row: (entry, read at `to`, read at `from`).
     #[test]
     fn the_table_of_forms() {
         let one = Some((1, &b"f"[..]));

@@ -168,7 +168,7 @@ fn close(core: &Arc<Core>, run: &Run, started: Instant, moved: u64) -> Result<()
     // Flush before the commit that closes a migration (rule 10).
     core.shared.flush()?;
     let event = Event::new("abandon", &run.name).count("records folded", moved);
-    super::close_at_from(core, run, started, event, Phase::Folding)?;
+    super::abandon::close_at_from(core, run, started, event, Phase::Folding)?;
     core.start_sweeper();
     Ok(())
 }

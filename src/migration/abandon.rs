@@ -1,0 +1,142 @@
+//! Abandoning a migration after its rollback: plan, then execution.
+
+use std::sync::Arc;
+
+use quanta::Instant;
+
+use crate::catalog::Phase;
+use crate::core::{Change, Core, Lease};
+use crate::error::{Error, Result};
+use crate::ledger::Event;
+use crate::migration::{Migration, Run, worker};
+use crate::route::Frontier;
+use crate::stats::Activity;
+
+/// What becomes of the writes made since `begin` when a migration is abandoned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewWrites {
+    /// Their old forms are folded into the base.
+    Keep,
+    /// They are dropped: the table is exactly as it was at `begin`.
+    Discard,
+}
+
+/// What an abandon will destroy. Nothing happens until [`AbandonPlan::execute`].
+#[must_use = "a plan does nothing until it is executed"]
+pub struct AbandonPlan {
+    pub(super) lease: Arc<Lease>,
+    pub(super) run: Arc<Run>,
+    pub(super) writes: NewWrites,
+    pub(super) destroys: Vec<String>,
+}
+
+impl std::fmt::Display for AbandonPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "abandoning migration {} will destroy, for good:", self.run.name)?;
+        self.destroys.iter().try_for_each(|line| writeln!(f, "  {line}"))
+    }
+}
+
+impl std::fmt::Debug for AbandonPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AbandonPlan").field("destroys", &self.destroys).finish_non_exhaustive()
+    }
+}
+
+impl AbandonPlan {
+    /// What will be destroyed, a line for each.
+    pub fn destroys(&self) -> &[String] {
+        &self.destroys
+    }
+
+    /// Closes the migration at `from`. Discarding is one commit; keeping returns when every key is folded,
+    /// which goes on in the background under the budget, and over a restart of the process.
+    ///
+    /// # Errors
+    ///
+    /// A state that changed meanwhile, or a failing engine.
+    pub fn execute(self) -> Result<()> {
+        let started = Instant::now();
+        let core = &self.lease.0;
+        let name = self.run.name.as_str();
+        let seat = self.run.seat()?;
+        let done = match self.writes {
+            NewWrites::Discard => self.discard(core, started),
+            NewWrites::Keep => self.begin_folding(core, started),
+        };
+        drop(seat);
+        // Whatever phase it is in now, its worker goes on.
+        worker::start(core, &self.run)?;
+        done?;
+        match self.writes {
+            NewWrites::Discard => {
+                core.start_sweeper();
+                Ok(())
+            }
+            NewWrites::Keep => {
+                Migration { lease: Arc::clone(&self.lease), name: name.to_owned() }.wait().map(|_| ())
+            }
+        }
+    }
+
+    fn discard(&self, core: &Core, started: Instant) -> Result<()> {
+        // Flush before the commit that closes a migration (rule 10).
+        core.shared.flush()?;
+        let event = Event::new("abandon", &self.run.name).count("new writes discarded", 1);
+        close_at_from(core, &self.run, started, event, Phase::RolledBack)
+    }
+
+    fn begin_folding(&self, core: &Core, started: Instant) -> Result<()> {
+        let name = self.run.name.as_str();
+        core.change(started, |catalog| {
+            let entry = catalog.migration_mut(name)?;
+            if entry.phase()? != Phase::RolledBack {
+                return Err(Error::Conflict { subject: format!("migration {name}") });
+            }
+            entry.set_phase(Phase::Folding);
+            let mut flips = Vec::new();
+            for step in &entry.tables.clone() {
+                flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
+            }
+            Ok(Change { event: Event::new("fold", name), flips, result: () })
+        })?;
+        self.run.set_activity(Activity::Fold);
+        Ok(())
+    }
+}
+
+/// Commits `abandoned`: the base alone is the table again.
+pub(super) fn close_at_from(
+    core: &Core,
+    run: &Run,
+    started: Instant,
+    event: Event,
+    expected: Phase,
+) -> Result<()> {
+    let name = run.name.as_str();
+    core.change(started, |catalog| {
+        let entry = catalog.migration_mut(name)?;
+        if entry.phase()? != expected {
+            return Err(Error::Conflict { subject: format!("migration {name}") });
+        }
+        entry.set_phase(Phase::Abandoned);
+        let steps = entry.tables.clone();
+        for step in &steps {
+            let table = catalog.table_mut(&step.table)?;
+            table.generations.truncate(1);
+            table.active = step.from;
+            table.migration = None;
+        }
+        let mut flips = Vec::new();
+        for step in &steps {
+            flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
+        }
+        Ok(Change { event, flips, result: () })
+    })?;
+    for table in &run.tables {
+        table.state.set_frontier(Frontier::Start);
+        table.state.set_activity(Activity::Sweep);
+    }
+    run.close(&core.shared);
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! Describing and beginning a migration.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use quanta::Instant;
+
+use crate::catalog::{self, Catalog, Generation, MigrationEntry, Step};
+use crate::core::{Change, Core, Lease, now_ms};
+use crate::engine::Page;
+use crate::envelope::Entry;
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::ledger::Event;
+use crate::lineage::Lineage;
+use crate::migration::{Migration, Run, worker};
+use crate::route::{Frontier, Kind};
+use crate::shape::Shape;
+use crate::table::Table;
+use crate::version::Version;
+
+/// Describes a migration; made by `Store::migration`, ended by [`Plan::begin`].
+#[must_use = "nothing happens until `begin` is called"]
+pub struct Plan {
+    lease: Arc<Lease>,
+    name: String,
+    why: String,
+    by: String,
+    one_way: bool,
+    paused: bool,
+    tables: Vec<(String, u32)>,
+    foreign: Option<String>,
+}
+
+impl Plan {
+    pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Self {
+        let name = name.to_owned();
+        let (why, by, tables) = (String::new(), String::new(), Vec::new());
+        Plan { lease, name, why, by, one_way: false, paused: false, tables, foreign: None }
+    }
+
+    /// Adds a table, to be brought to the view of this handle.
+    pub fn table<K: Key, V: Version>(mut self, table: &Table<K, V>) -> Self {
+        if !Arc::ptr_eq(table.lease(), &self.lease) {
+            self.foreign = Some(table.name().to_owned());
+        }
+        self.tables.push((table.name().to_owned(), V::VERSION));
+        self
+    }
+
+    /// Why, for the ledger.
+    pub fn why(mut self, why: impl Into<String>) -> Self {
+        self.why = why.into();
+        self
+    }
+
+    /// By whom, for the ledger.
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = by.into();
+        self
+    }
+
+    /// Gives up rollback: records whose downcast fails may be written, and no older form is kept of what new
+    /// code writes.
+    pub fn one_way(mut self) -> Self {
+        self.one_way = true;
+        self
+    }
+
+    /// Begins with the backfill paused: by [`Migration::step`] it can be driven by hand.
+    pub fn paused(mut self) -> Self {
+        self.paused = true;
+        self
+    }
+
+    /// An upper estimate of the bytes that the migration needs on disk until contract: the store's size times
+    /// the growth of a sample of at most 128 records a table. Its cost does not depend on the tables' size.
+    ///
+    /// # Errors
+    ///
+    /// A failing engine.
+    pub fn expected_bytes(&self) -> Result<u64> {
+        let core = &self.lease.0;
+        let on_disk = core.shared.engine.bytes_on_disk()?;
+        let mut growth: f64 = 0.0;
+        for (name, to) in &self.tables {
+            growth = growth.max(sampled_growth(core, name, *to)?);
+        }
+        Ok((on_disk as f64 * growth) as u64)
+    }
+
+    /// Begins the migration: from here on `to` is active, and the backfill runs in the background.
+    ///
+    /// Costs one durable commit, whatever the tables' size; readers and writers wait for the flip only, which
+    /// changes memory and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// A table that is not settled, has another migration open or is already there, a name that was used
+    /// before, a shape that changed without a new version.
+    pub fn begin(self) -> Result<Migration> {
+        let started = Instant::now();
+        let core = Arc::clone(&self.lease.0);
+        if let Some(table) = self.foreign {
+            return Err(Error::state(format!("table {table}"), "the handle belongs to another store"));
+        }
+        if self.tables.is_empty() {
+            return Err(Error::state(format!("migration {}", self.name), "it names no table; add one"));
+        }
+        let mut steps = Vec::new();
+        let catalog = core.catalog();
+        for (name, to) in &self.tables {
+            steps.push(planned_step(&core, &catalog, name, *to)?);
+        }
+        core.shared.flush()?;
+        // The sweep of a generation must not go on under a migration whose base it is (rule 5).
+        core.stop_sweeper();
+        let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
+        entry.paused = self.paused;
+        let begun = begin(&core, started, &self.name, entry, steps);
+        core.start_sweeper();
+        begun?;
+        let run = Run::load(&core, &core.catalog(), &self.name, true)?;
+        core.runs.lock().insert(self.name.clone(), Arc::clone(&run));
+        if run.tables.is_empty() {
+            worker::completed(&core, &run)?;
+        }
+        worker::start(&core, &run)?;
+        Ok(Migration { lease: self.lease, name: self.name })
+    }
+}
+
+/// A step and the shapes that it makes known.
+struct PlannedStep {
+    step: Step,
+    shapes: Vec<(u32, [u8; 32])>,
+}
+
+fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<PlannedStep> {
+    let state = core.table(name)?;
+    let table = catalog.table(name)?;
+    let refuse = |reason: String| Err(state.refuse_version(to, reason));
+    let lineage: Arc<Lineage> =
+        state.newest_code().ok_or_else(|| state.refuse_version(to, "no handle with its code is open"))?;
+    let from = table.stored;
+    if to <= from {
+        return refuse(format!("the table is already at version {from}; nothing to migrate"));
+    }
+    let mut shapes = Vec::new();
+    let mut metadata_only = true;
+    let stored = table.shapes.get(&from);
+    let mut before = stored.map(|stored| catalog::load_shape(&*core.shared.engine, stored)).transpose()?;
+    for version in from + 1..=to {
+        let Some(casts) = lineage.at(version) else {
+            return refuse(format!("the lineage has no type for version {version}"));
+        };
+        let shape = (casts.shape)().map_err(|e| {
+            let difference = format!("its shape cannot be described: {e}");
+            Error::Shape { table: name.to_owned(), version, difference }
+        })?;
+        metadata_only &= casts.same_bytes;
+        if casts.same_bytes {
+            check_layout(name, before.as_ref(), version, &shape)?;
+        }
+        shapes.push((version, catalog::save_shape(&*core.shared.engine, &shape)?));
+        before = Some(shape);
+    }
+    let step = Step { table: name.to_owned(), from, to, metadata_only };
+    Ok(PlannedStep { step, shapes })
+}
+
+/// `SAME_BYTES` is a promise about meaning; that the layout is the same can be checked.
+fn check_layout(table: &str, before: Option<&Shape>, version: u32, shape: &Shape) -> Result<()> {
+    let Some(before) = before.filter(|before| !before.layout_eq(shape)) else {
+        return Ok(());
+    };
+    let difference = format!(
+        "SAME_BYTES is declared, but its layout differs from that of the version before: {}; remove the declaration",
+        before.difference(shape).unwrap_or_default()
+    );
+    Err(Error::Shape { table: table.to_owned(), version, difference })
+}
+
+/// The commit and the flip of `begin`.
+fn begin(
+    core: &Core,
+    started: Instant,
+    name: &str,
+    mut entry: MigrationEntry,
+    planned: Vec<PlannedStep>,
+) -> Result<()> {
+    core.change(started, |catalog| {
+        let subject = || format!("migration {name}");
+        if let Some(old) = catalog.migrations.get(name) {
+            let reason =
+                format!("there was a migration of this name, it is {}; choose another", old.phase()?);
+            return Err(Error::state(subject(), reason));
+        }
+        let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
+        let mut seen = BTreeSet::new();
+        for PlannedStep { step, shapes } in planned {
+            let id = catalog.new_id();
+            let table = catalog.table_mut(&step.table)?;
+            if let Some(other) = &table.migration {
+                let reason = format!("migration {other} is open; contract or abandon it first");
+                return Err(Error::state(format!("table {}", step.table), reason));
+            }
+            if table.stored != step.from || !seen.insert(step.table.clone()) {
+                return Err(Error::Conflict { subject: format!("table {}", step.table) });
+            }
+            table.migration = Some(name.to_owned());
+            table.active = step.to;
+            table.shapes.extend(shapes);
+            if !step.metadata_only {
+                table.generations.push(Generation { id, unswept: false });
+            }
+            event = event.count(&format!("{} from", step.table), u64::from(step.from));
+            event = event.count(&format!("{} to", step.table), u64::from(step.to));
+            entry.tables.push(step);
+        }
+        catalog.migrations.insert(name.to_owned(), entry);
+        let mut flips = Vec::new();
+        for table in &seen {
+            let state = core.table(table)?;
+            state.set_frontier(Frontier::Start);
+            flips.push((state, core.route_of(catalog, table)?));
+        }
+        Ok(Change { event, flips, result: () })
+    })
+}
+
+/// (bytes that an overlay entry takes) / (bytes of the base's record), in a sample from the table's start.
+fn sampled_growth(core: &Core, name: &str, to: u32) -> Result<f64> {
+    let state = core.table(name)?;
+    let Some(casts) = state.newest_code().and_then(|lineage| lineage.at(to).copied()) else {
+        return Ok(1.0);
+    };
+    let route = state.route_owned();
+    let Kind::Settled { tree, .. } = &route.kind else {
+        return Ok(1.0);
+    };
+    let mut page = Page::new();
+    tree.tree.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false, 128, &mut page)?;
+    let (mut before, mut after) = (0usize, 0usize);
+    for (key, value) in &page {
+        let Ok(entry) = Entry::parse(key, value.clone()) else {
+            continue;
+        };
+        if let Ok(main) = casts.upcast((entry.version(), entry.main())) {
+            before += key.len() + value.len();
+            after += key.len() + main.len() + crate::envelope::OVERHEAD_MAX;
+        }
+    }
+    Ok(if before == 0 { 1.0 } else { after as f64 / before as f64 })
+}
