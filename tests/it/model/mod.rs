@@ -52,26 +52,35 @@ fn cases(default: u32) -> u32 {
 fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
     let seed = seed();
     let cases = cases(default);
-    let config = Config { cases, failure_persistence: None, max_shrink_iters: 20_000, ..Config::default() };
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        max_shrink_time: 120_000,
+        ..Config::default()
+    };
     let strategy = Machine::<CRASHES>::sequential_strategy(1..80);
-    let result = quietly(|| {
-        runner(config, seed).run(&strategy, |(drawn, ops, seen)| {
+    let failure = quietly(|| {
+        let result = runner(config, seed).run(&strategy, |(drawn, ops, seen)| {
             replay(&drawn.setup, medium(), &ops, || {
                 if let Some(seen) = &seen {
                     seen.fetch_add(1, Ordering::SeqCst);
                 }
             });
             Ok(())
-        })
-    });
-    match result {
-        Ok(()) => {}
-        Err(TestError::Fail(reason, (drawn, ops, _))) => {
-            let ops: Vec<String> = ops.iter().map(|op| format!("        {op:?},\n")).collect();
-            let ops = ops.concat();
-            panic!("seed {seed}: {reason}\n    let setup = {:?};\n    let ops = [\n{ops}    ];", drawn.setup);
+        });
+        match result {
+            Ok(()) => None,
+            Err(TestError::Fail(reason, (drawn, ops, _))) => {
+                let ops: Vec<String> = ops.iter().map(|op| format!("        {op:?},\n")).collect();
+                let (setup, ops) = (drawn.setup, ops.concat());
+                Some(format!("{reason}\n    let setup = {setup:?};\n    let ops = [\n{ops}    ];"))
+            }
+            Err(other) => Some(other.to_string()),
         }
-        Err(other) => panic!("seed {seed}: {other}"),
+    });
+    if let Some(failure) = failure {
+        panic!("seed {seed}: {failure}");
     }
 }
 
