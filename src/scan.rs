@@ -26,7 +26,7 @@ use crate::version::Version;
 
 /// Records of a page of one side.
 const PAGE_RECORDS: usize = 256;
-/// The first page is small: many scans want a few records only.
+/// The first page is small, and each next one twice as large: many scans want a few records only.
 const FIRST_PAGE_RECORDS: usize = 16;
 
 /// Records of a range, in key order. See `Table::scan`.
@@ -157,7 +157,7 @@ impl Pages {
         };
         state.shared.recorder.finish(timer, Operation::Scan, state.activity(), Duration::ZERO, &state.name);
         let page = result?;
-        self.limit = PAGE_RECORDS;
+        self.limit = (self.limit * 2).min(PAGE_RECORDS);
         match page.last {
             _ if page.end => self.exhausted = true,
             None => {}

@@ -26,9 +26,8 @@ fn case(seed: u64) -> (Setup, Vec<Op>) {
     (drawn.setup, ops)
 }
 
-/// Not a test: the process that is killed.
+/// The process that is killed: without its task in the environment there is nothing to do.
 #[test]
-#[ignore = "the body of the process that the test `killed` kills"]
 fn child() {
     let Ok(task) = std::env::var(CHILD) else { return };
     let (seed, directory) = task.split_once(' ').expect("a seed and a directory");
@@ -125,7 +124,7 @@ impl Followed {
 fn kill_once(seed: u64, directory: &Path) {
     let (setup, ops) = case(seed);
     let mut child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "model::process::child", "--ignored", "--nocapture"])
+        .args(["--exact", "model::process::child", "--nocapture"])
         .env(CHILD, format!("{seed} {}", directory.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
