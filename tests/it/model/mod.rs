@@ -47,7 +47,6 @@ fn cases(default: u32) -> u32 {
     set.map_or(default, |n| n.parse().expect("EXUVIA_MODEL_CASES is a number"))
 }
 
-#[expect(clippy::result_large_err, reason = "proptest's error, once a run")]
 /// Runs random cases; a failure is shrunk and printed as the regression test that it should become.
 fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
     let seed = seed();
