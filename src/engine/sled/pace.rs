@@ -25,6 +25,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -44,6 +45,26 @@ pub(super) const RECORD_OVERHEAD: usize = 64;
 fn stable_segment(db: &sled::Db) -> i64 {
     // Not in sled's documentation, but public; the version is pinned.
     db.context.pagecache.log.stable_offset() / SEGMENT_BYTES as i64
+}
+
+/// Frees what sled has replaced: old pages, and the buffers of whole segments.
+///
+/// sled leaves that to epochs (crossbeam-epoch, after Fraser, "Practical lock-freedom", 2004), which free at most 512
+/// objects in every 128 pinnings of a thread, and none while a thread is inside a flush. A backfill beside the syncs
+/// replaces more than that, so garbage would grow with the table. It is freed here, beside the callers; it would
+/// otherwise be freed inside one of their calls.
+fn collect_garbage() {
+    // Each round frees up to 512 objects; a sync comes with some ten thousand. Garbage is free to go two epochs later,
+    // and the epoch moves on only when every caller has left the engine once, so there is a moment between rounds.
+    const ROUNDS: usize = 64;
+    const ROUNDS_AT_ONCE: usize = 4;
+    const MOMENT: Duration = Duration::from_micros(20);
+    for round in 0..ROUNDS {
+        crossbeam_epoch::pin().flush();
+        if round % ROUNDS_AT_ONCE == 0 {
+            std::thread::sleep(MOMENT);
+        }
+    }
 }
 
 /// All that a sync needs. Held by the engine and by its syncing thread.
@@ -138,6 +159,9 @@ impl Pace {
             self.sync_files()?;
         }
         self.fence.call(Access::Write, "", || self.db.flush().map(drop))?;
+        // sled leaves the buffer of the segment to this thread's own list of garbage, which is looked at when it has 64
+        // entries: 256 MiB, for a thread that does nothing but flush.
+        crossbeam_epoch::pin().flush();
         self.sync_files()
     }
 
@@ -172,6 +196,7 @@ impl Pace {
                 if due && pace.sync().is_err() {
                     return;
                 }
+                collect_garbage();
             }
         })
     }
