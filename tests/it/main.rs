@@ -13,6 +13,7 @@ mod hook_engine;
 mod hooks;
 mod invariants;
 mod lifecycle;
+mod memory;
 mod model;
 mod old_binary;
 mod ordering;
