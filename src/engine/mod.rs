@@ -104,6 +104,22 @@ pub struct Capabilities {
     pub durable: bool,
 }
 
+/// All trees at one moment. Trees are named as in [`Engine::tree`]; one that was not there is empty.
+pub trait Snapshot: Send + Sync {
+    /// As [`Tree::get`], at the snapshot's moment.
+    fn get(&self, tree: &str, key: &[u8]) -> EngineResult<Option<Value>>;
+
+    /// As [`Tree::scan`], at the snapshot's moment: pages of one snapshot agree with each other.
+    fn scan(
+        &self,
+        tree: &str,
+        range: KeyRange<'_>,
+        reverse: bool,
+        limit: usize,
+        page: &mut Page,
+    ) -> EngineResult<bool>;
+}
+
 /// A storage engine. All calls may be made from any thread.
 pub trait Engine: Send + Sync {
     /// The name that is recorded in the store (`"sled"`, `"memory"`).
@@ -127,6 +143,12 @@ pub trait Engine: Send + Sync {
 
     /// Limits and abilities.
     fn capabilities(&self) -> Capabilities;
+
+    /// Everything as it is at this moment, for reads that must agree with each other; `None` from an engine that cannot
+    /// ([`Capabilities::snapshots`] says so). Held as long as it is needed and no longer: it keeps old records alive.
+    fn snapshot(&self) -> EngineResult<Option<Arc<dyn Snapshot>>> {
+        Ok(None)
+    }
 
     /// Whether so much waits for the medium that writers may soon have to wait too: work that has time should rest.
     fn is_pressed(&self) -> bool {
