@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quanta::Instant;
 
 use crate::catalog::Phase;
-use crate::core::{Change, Core, Lease};
+use crate::core::{Change, Core};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::{Migration, Run, worker};
@@ -24,7 +24,7 @@ pub enum NewWrites {
 /// What an abandon will destroy. Nothing happens until [`AbandonPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]
 pub struct AbandonPlan {
-    pub(super) lease: Arc<Lease>,
+    pub(super) migration: Migration,
     pub(super) run: Arc<Run>,
     pub(super) writes: NewWrites,
     pub(super) destroys: Vec<String>,
@@ -57,8 +57,7 @@ impl AbandonPlan {
     /// A state that changed meanwhile, or a failing engine.
     pub fn execute(self) -> Result<()> {
         let started = Instant::now();
-        let core = &self.lease.0;
-        let name = self.run.name.as_str();
+        let core = self.migration.core();
         let seat = self.run.seat()?;
         let done = match self.writes {
             NewWrites::Discard => self.discard(core, started),
@@ -73,16 +72,14 @@ impl AbandonPlan {
                 core.start_sweeper();
                 Ok(())
             }
-            NewWrites::Keep => {
-                Migration { lease: Arc::clone(&self.lease), name: name.to_owned() }.wait().map(|_| ())
-            }
+            NewWrites::Keep => self.migration.wait().map(|_| ()),
         }
     }
 
     fn discard(&self, core: &Core, started: Instant) -> Result<()> {
         // Flush before the commit that closes a migration (rule 10).
         core.shared.flush()?;
-        let event = Event::new("abandon", &self.run.name).count("new writes discarded", 1);
+        let event = self.migration.event("abandon").count("new writes discarded", 1);
         close_at_from(core, &self.run, started, event, Phase::RolledBack)
     }
 
@@ -98,7 +95,7 @@ impl AbandonPlan {
             for step in &entry.tables.clone() {
                 flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
             }
-            Ok(Change { event: Event::new("fold", name), flips, result: () })
+            Ok(Change { event: self.migration.event("fold"), flips, result: () })
         })?;
         self.run.set_activity(Activity::Fold);
         Ok(())

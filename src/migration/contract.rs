@@ -18,7 +18,7 @@ use std::time::Duration;
 use quanta::Instant;
 
 use crate::catalog::{Phase, Stage, quarantine_tree};
-use crate::core::{Change, Core, Lease};
+use crate::core::{Change, Core};
 use crate::engine::{Page, Value};
 use crate::envelope::Entry;
 use crate::error::{EngineError, EngineErrorKind, Error, Result, ShowKey};
@@ -26,14 +26,14 @@ use crate::ledger::Event;
 use crate::migration::backfill::{TableBackfill, timed};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::run::{Run, RunTable};
-use crate::migration::worker;
+use crate::migration::{Migration, worker};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::stats::{Activity, BackgroundMeter};
 
 /// What a contract will destroy. Nothing happens until [`ContractPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]
 pub struct ContractPlan {
-    pub(crate) lease: Arc<Lease>,
+    pub(crate) migration: Migration,
     pub(crate) run: Arc<Run>,
     pub(crate) destroys: Vec<String>,
 }
@@ -68,10 +68,10 @@ impl ContractPlan {
     /// A record that is in quarantine or damaged, named; a state that changed meanwhile. The fence is lifted
     /// then, and nothing was destroyed.
     pub fn execute(self) -> Result<()> {
-        let core = &self.lease.0;
+        let core = self.migration.core();
         let started = Instant::now();
         let seat = self.run.seat()?;
-        let result = contract(core, &self.run, started);
+        let result = contract(core, &self.run, self.migration.event("contract"), started);
         if result.is_err() {
             lift_fence(core, &self.run);
         }
@@ -85,7 +85,7 @@ impl ContractPlan {
     }
 }
 
-fn contract(core: &Arc<Core>, run: &Arc<Run>, started: Instant) -> Result<()> {
+fn contract(core: &Arc<Core>, run: &Arc<Run>, mut event: Event, started: Instant) -> Result<()> {
     let catalog = core.catalog();
     let phase = catalog.migration(&run.name)?.phase()?;
     if !phase.is_forward() {
@@ -100,7 +100,6 @@ fn contract(core: &Arc<Core>, run: &Arc<Run>, started: Instant) -> Result<()> {
     core.flip(fences);
     run.set_activity(Activity::Contract);
     let meter = core.shared.recorder.background();
-    let mut event = Event::new("contract", &run.name);
     for table in &run.tables {
         let proof = prove(core, run, table, &meter)?;
         event = event

@@ -50,6 +50,8 @@ pub(crate) use worker::start as start_worker;
 pub struct Migration {
     lease: Arc<Lease>,
     name: String,
+    why: String,
+    by: String,
 }
 
 impl std::fmt::Debug for Migration {
@@ -61,7 +63,38 @@ impl std::fmt::Debug for Migration {
 impl Migration {
     pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Result<Self> {
         lease.0.catalog().migration(name)?;
-        Ok(Migration { lease, name: name.to_owned() })
+        Ok(Migration::of(lease, name))
+    }
+
+    /// A handle on a migration that is known to be there.
+    fn of(lease: Arc<Lease>, name: &str) -> Self {
+        Migration { lease, name: name.to_owned(), why: String::new(), by: String::new() }
+    }
+
+    /// Why, for the ledger: every verb that is called on this handle from here on says so in its entry.
+    ///
+    /// ```no_run
+    /// # fn main() -> exuvia::Result<()> {
+    /// # let store = exuvia::Store::options().open_in(std::sync::Arc::new(exuvia::engine::MemoryEngine::new()))?;
+    /// store.open_migration("split names")?.why("last names are wrong").by("ada").rollback()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use = "it is the answered handle that carries the reason"]
+    pub fn why(mut self, why: impl Into<String>) -> Self {
+        self.why = why.into();
+        self
+    }
+
+    /// By whom, for the ledger, as [`Migration::why`].
+    #[must_use = "it is the answered handle that carries the name"]
+    pub fn by(mut self, by: impl Into<String>) -> Self {
+        self.by = by.into();
+        self
+    }
+
+    fn event(&self, what: &'static str) -> Event {
+        Event::new(what, &self.name).because(&self.why, &self.by)
     }
 
     /// The migration's name.
@@ -148,7 +181,7 @@ impl Migration {
         let what = if paused { "pause" } else { "unpause" };
         let changed = self.core().change(started, |catalog| {
             catalog.migration_mut(&self.name)?.paused = paused;
-            Ok(Change { event: Event::new(what, &self.name), flips: Vec::new(), result: () })
+            Ok(Change { event: self.event(what), flips: Vec::new(), result: () })
         });
         if changed.is_ok() {
             run.set(|control| control.paused = paused);
@@ -255,7 +288,7 @@ impl Migration {
                 return Err(Error::Conflict { subject: format!("migration {}", self.name) });
             }
             entry.set_phase(Phase::Open);
-            Ok(Change { event: Event::new("restart", &self.name), flips: Vec::new(), result: () })
+            Ok(Change { event: self.event("restart"), flips: Vec::new(), result: () })
         })?;
         let mut flips = Vec::new();
         for table in &run.tables {
@@ -329,7 +362,7 @@ impl Migration {
                 catalog.table_mut(&step.table)?.active = if back { step.from } else { step.to };
                 flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
             }
-            let event = Event::new(if back { "rollback" } else { "resume" }, &self.name);
+            let event = self.event(if back { "rollback" } else { "resume" });
             Ok(Change { event, flips, result: () })
         });
         if turned.is_ok() {
@@ -370,7 +403,7 @@ impl Migration {
             }
         });
         let destroys = destroys.collect();
-        Ok(ContractPlan { lease: Arc::clone(&self.lease), run, destroys })
+        Ok(ContractPlan { migration: self.clone(), run, destroys })
     }
 
     /// Says what giving up the migration would destroy. It must be rolled back.
@@ -396,6 +429,6 @@ impl Migration {
             ),
         });
         let destroys = destroys.collect();
-        Ok(AbandonPlan { lease: Arc::clone(&self.lease), run, writes, destroys })
+        Ok(AbandonPlan { migration: self.clone(), run, writes, destroys })
     }
 }

@@ -126,7 +126,7 @@ impl Plan {
             worker::completed(&core, &run)?;
         }
         worker::start(&core, &run)?;
-        Ok(Migration { lease: self.lease, name: self.name })
+        Ok(Migration::of(self.lease, &self.name))
     }
 }
 

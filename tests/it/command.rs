@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::scratch::Scratch;
 use crate::types::{UserV1, v1};
 
-const DONE: i32 = 0;
-const VERIFICATION: i32 = 1;
-const USAGE: i32 = 2;
-const INPUT: i32 = 3;
+pub(crate) const DONE: i32 = 0;
+pub(crate) const VERIFICATION: i32 = 1;
+pub(crate) const USAGE: i32 = 2;
+pub(crate) const INPUT: i32 = 3;
 
 fn exuvia(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exuvia"));
@@ -26,19 +26,19 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Runs the command; it has to end with `code`. Answers standard output and standard error.
-fn run(arguments: &[&str], code: i32) -> (String, String) {
+pub(crate) fn run(arguments: &[&str], code: i32) -> (String, String) {
     let output = exuvia(arguments);
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{out}\n{err}");
     (out, err)
 }
 
-fn run_json(arguments: &[&str]) -> Value {
+pub(crate) fn run_json(arguments: &[&str]) -> Value {
     serde_json::from_str(&run(arguments, DONE).0).unwrap()
 }
 
 /// Runs the command; it has to refuse with `code` and to say all of `parts`.
-fn refused(arguments: &[&str], code: i32, parts: &[&str]) {
+pub(crate) fn refused(arguments: &[&str], code: i32, parts: &[&str]) {
     let (out, err) = run(arguments, code);
     for part in parts {
         assert!(err.contains(part), "{arguments:?}: {part:?} is not in\n{err}");

@@ -16,6 +16,8 @@ mod lifecycle;
 mod memory;
 mod model;
 mod old_binary;
+#[cfg(feature = "cli")]
+mod operator;
 mod ordering;
 mod process_death;
 mod records;

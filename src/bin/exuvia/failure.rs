@@ -19,6 +19,8 @@ pub(crate) enum Failure {
     },
     /// The store, or the system below it, failed: exit code 4.
     Store(String),
+    /// What was asked for does not fit the state that the store is in; nothing was changed: exit code 5.
+    Refused(String),
 }
 
 impl Failure {
@@ -56,6 +58,7 @@ impl Failure {
             Failure::Verification(_) => 1,
             Failure::Input { .. } => 3,
             Failure::Store(_) => 4,
+            Failure::Refused(_) => 5,
         }
     }
 }
@@ -68,7 +71,7 @@ impl fmt::Display for Failure {
                 write!(f, "{}, line {line}: {reason}", path.display())
             }
             Failure::Input { path, line: None, reason } => write!(f, "{}: {reason}", path.display()),
-            Failure::Store(reason) => f.write_str(reason),
+            Failure::Store(reason) | Failure::Refused(reason) => f.write_str(reason),
         }
     }
 }
@@ -77,10 +80,12 @@ impl std::error::Error for Failure {}
 
 impl From<exuvia::Error> for Failure {
     fn from(error: exuvia::Error) -> Self {
-        if error.is_corruption() {
-            Failure::Verification(error.to_string())
-        } else {
-            Failure::Store(error.to_string())
+        match &error {
+            damage if damage.is_corruption() => Failure::Verification(error.to_string()),
+            exuvia::Error::State { .. } | exuvia::Error::Conflict { .. } => {
+                Failure::Refused(error.to_string())
+            }
+            _ => Failure::Store(error.to_string()),
         }
     }
 }

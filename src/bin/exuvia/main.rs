@@ -22,6 +22,7 @@ mod source;
 mod store;
 mod subject;
 mod types;
+mod verbs;
 mod verify;
 mod worker;
 
@@ -41,7 +42,8 @@ Exit codes:
   1  verification failed: a record differs, a checksum is wrong, the ledger's chain is broken
   2  wrong usage
   3  a file or directory that was named cannot be used
-  4  the store, or the system below it, failed";
+  4  the store, or the system below it, failed
+  5  refused: it does not fit the state that the store is in; nothing was changed";
 
 /// An embedded key-value store whose records migrate online.
 #[derive(Debug, Parser)]
@@ -65,6 +67,18 @@ enum Command {
     /// Show every state change of a store
     #[command(after_help = EXIT_CODES)]
     Ledger(StoreArgs),
+    /// Take a migration back: the older version is active again, and every record can be read in it
+    #[command(after_help = EXIT_CODES)]
+    Rollback(verbs::RollbackArgs),
+    /// Take a rolled-back migration forward again
+    #[command(after_help = EXIT_CODES)]
+    Resume(verbs::VerbArgs),
+    /// Stop a migration's backfill, also over restarts of the program
+    #[command(after_help = EXIT_CODES)]
+    Pause(verbs::VerbArgs),
+    /// Let a paused backfill go on, at once or when the program is started
+    #[command(after_help = EXIT_CODES)]
+    Unpause(verbs::VerbArgs),
 }
 
 #[derive(Debug, Args)]
@@ -134,6 +148,10 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => look(&args, inspect::Subject::Status),
         Command::Verify(args) => look(&args, inspect::Subject::Verify),
         Command::Ledger(args) => look(&args, inspect::Subject::Ledger),
+        Command::Rollback(args) => print(&verbs::run(args.verb(), &args.of)?),
+        Command::Resume(args) => print(&verbs::run(verbs::Verb::Resume, &args)?),
+        Command::Pause(args) => print(&verbs::run(verbs::Verb::Pause, &args)?),
+        Command::Unpause(args) => print(&verbs::run(verbs::Verb::Unpause, &args)?),
     }
 }
 
