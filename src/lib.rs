@@ -34,6 +34,7 @@ mod key;
 pub mod laws;
 mod ledger;
 mod lineage;
+mod lookup;
 mod migration;
 mod observe;
 mod options;

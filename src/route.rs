@@ -20,6 +20,7 @@ use crate::engine::{EngineResult, Tree, Value};
 use crate::envelope::Entry;
 use crate::error::{Error, Result};
 use crate::lineage::Lineage;
+use crate::lookup::{Direct, Held, Lookup};
 use crate::resolve::{self, Form, Side};
 use crate::stats::Activity;
 
@@ -207,6 +208,12 @@ impl TableState {
         self.epoch.load(Ordering::Relaxed) == epoch
     }
 
+    /// Whether the epoch is `epoch` and, while the caller holds the gate, stays it.
+    #[inline]
+    pub(crate) fn is_at(&self, epoch: u64) -> bool {
+        self.epoch.load(Ordering::Acquire) == epoch
+    }
+
     /// Replaces the route. The one place where readers and writers are sent elsewhere; the caller holds the gate
     /// exclusively, or the table is not yet in use.
     pub(crate) fn flip(&self, route: Route) {
@@ -261,39 +268,41 @@ impl TableState {
         self.shared.check_usable()?;
         loop {
             let route = self.route();
-            let found = self.read_once(&route, key, view);
+            let found = self.read_once(&route, key, view, &mut Direct);
             if self.epoch_is(route.epoch) {
                 return found;
             }
         }
     }
 
+    /// One look at a key; the caller checks the epoch after it.
     #[inline]
-    fn read_once(&self, route: &Route, key: &[u8], view: u32) -> Result<Found> {
+    pub(crate) fn read_once<L: Lookup>(
+        &self,
+        route: &Route,
+        key: &[u8],
+        view: u32,
+        lookup: &mut L,
+    ) -> Result<Found> {
         self.check_floor(route, view)?;
         match &route.kind {
-            Kind::Settled { tree, .. } => self.read_plain(tree, key),
+            Kind::Settled { tree, .. } => match lookup.get(tree, key, Held::Changing)? {
+                None => Ok(Found::Absent),
+                Some(value) => self.plain(key, value, 0, false),
+            },
             Kind::Open(open) => {
                 let side = open.side(view);
-                let frontier = self.frontier();
-                let overlay = open.overlay.tree.get(key)?;
-                let covered = side == Side::To && frontier.covers(key);
+                let frontier = L::FRONTIER.then(|| self.frontier());
+                let overlay = lookup.get(&open.overlay, key, Held::Changing)?;
+                let covered = side == Side::To && frontier.is_some_and(|frontier| frontier.covers(key));
                 self.resolve(open, side, key, overlay, || {
-                    if covered { Ok(None) } else { open.base.tree.get(key) }
+                    if covered { Ok(None) } else { lookup.get(&open.base, key, Held::Frozen) }
                 })
             }
             Kind::Folding(open) => {
-                let overlay = open.overlay.tree.get(key)?;
-                self.resolve(open, Side::From, key, overlay, || open.base.tree.get(key))
+                let overlay = lookup.get(&open.overlay, key, Held::Draining)?;
+                self.resolve(open, Side::From, key, overlay, || lookup.get(&open.base, key, Held::Changing))
             }
-        }
-    }
-
-    #[inline]
-    fn read_plain(&self, tree: &NamedTree, key: &[u8]) -> Result<Found> {
-        match tree.tree.get(key)? {
-            None => Ok(Found::Absent),
-            Some(value) => self.plain(key, value, 0, false),
         }
     }
 
@@ -368,7 +377,7 @@ impl TableState {
     ) -> Result<Option<R>> {
         let hold = self.shared.gate.shared();
         *waited += hold.waited;
-        if self.epoch.load(Ordering::Acquire) != epoch {
+        if !self.is_at(epoch) {
             return Ok(None);
         }
         // Under the gate, which `close` takes before its flush: no write comes after that.

@@ -1,14 +1,16 @@
 //! How a record is written: the rules of a view, and one engine call under the gate.
 //!
 //! The path of a `put`: [`rule`] decides by the route, the record is encoded and sealed outside all locks, and
-//! [`TableState::gated`] makes the engine call if the route is still the same; otherwise it starts again.
+//! [`TableState::gated`] makes the engine call if the route is still the same; otherwise it starts again. A transaction
+//! seals by the same rules, and makes what it sealed in one commit at its end.
 
 use std::time::Duration;
 
-use crate::engine::{Check, Outcome, Value, Write};
+use crate::engine::{Check, EngineResult, Outcome, Value, Write};
 use crate::envelope::{self, Entry, Flags};
 use crate::error::{Cast, CastError, Error, Result};
 use crate::lineage::{CastFailure, FailureKind, Stored};
+use crate::lookup::{Direct, Held, Lookup};
 use crate::resolve::{self, Form, Side};
 use crate::route::{Fence, Found, Kind, NamedTree, Open, Route, TableState};
 
@@ -85,13 +87,55 @@ fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>>
     Ok(Rule::From(open))
 }
 
+/// A write that is ready to be made: one record, encoded and sealed.
+pub(crate) struct Sealed<'r> {
+    pub(crate) tree: &'r NamedTree,
+    /// The envelope; `None` removes.
+    pub(crate) value: Option<Vec<u8>>,
+    /// What must still be under the key in `tree`, if the value was made from what was there.
+    on: Option<Option<Value>>,
+    /// The overlay's entry that goes in the same commit, if it is still this one: while folding.
+    pub(crate) clears: Option<(&'r NamedTree, Value)>,
+    /// Old code wrote: the backfill has to bring it forward.
+    pub(crate) backlog: bool,
+}
+
+impl<'r> Sealed<'r> {
+    fn plain(tree: &'r NamedTree, value: Option<Vec<u8>>) -> Self {
+        Sealed { tree, value, on: None, clears: None, backlog: false }
+    }
+}
+
+/// A form that old code left, for a downcast that wants it: version and bytes.
+type LastForm = Option<(u32, Vec<u8>)>;
+
+fn as_stored(last: &LastForm) -> Option<Stored<'_>> {
+    last.as_ref().map(|(version, bytes)| (*version, bytes.as_slice()))
+}
+
 impl TableState {
     /// Writes one record. Adds the time waited at the gate to `waited`.
     pub(crate) fn put(&self, key: &[u8], record: &dyn Encoder, waited: &mut Duration) -> Result<()> {
+        self.write(key, waited, |route| self.seal_put(route, key, record, &mut Direct))
+    }
+
+    /// Removes one record, whether or not it is there.
+    pub(crate) fn remove(&self, key: &[u8], view: u32, waited: &mut Duration) -> Result<()> {
+        self.write(key, waited, |route| self.seal_remove(route, key, view, &mut Direct))
+    }
+
+    /// Seals and makes one write, until no other and no flip comes between the two.
+    #[inline]
+    fn write(
+        &self,
+        key: &[u8],
+        waited: &mut Duration,
+        seal: impl for<'r> Fn(&'r Route) -> Result<Sealed<'r>>,
+    ) -> Result<()> {
         self.shared.check_usable()?;
         loop {
             let route = self.route();
-            match self.put_once(&route, key, record, waited) {
+            match seal(&route).and_then(|sealed| self.make(route.epoch, key, &sealed, waited)) {
                 Ok(true) => return self.shared.written(),
                 Ok(false) => {}
                 // What an old route led to may be gone by now, and that is no failure of the new one.
@@ -101,66 +145,74 @@ impl TableState {
         }
     }
 
-    /// Answers `false` if it has to be tried again.
+    /// Makes a write in one engine call. Answers `false` if it has to be sealed again.
     #[inline]
-    fn put_once(
+    fn make(&self, epoch: u64, key: &[u8], sealed: &Sealed<'_>, waited: &mut Duration) -> Result<bool> {
+        let Sealed { tree: named, value, on, clears, backlog } = sealed;
+        let (tree, value) = (&named.tree, value.as_deref());
+        let made = if let Some((overlay, old)) = clears {
+            let (checks, writes) = fold_commit(overlay, named, key, old, value.map(<[u8]>::to_vec));
+            let commit = || self.shared.engine.commit(&checks, &writes);
+            self.gated(epoch, waited, commit)? == Some(Outcome::Applied)
+        } else if let Some(old) = on {
+            self.gated(epoch, waited, || tree.compare_and_swap(key, old.as_deref(), value))? == Some(true)
+        } else if let Some(value) = value {
+            self.gated(epoch, waited, || tree.put(key, value))?.is_some()
+        } else {
+            self.gated(epoch, waited, || tree.delete(key))?.is_some()
+        };
+        if made && *backlog {
+            self.backlog.push(key);
+        }
+        Ok(made)
+    }
+
+    /// How a record is written by this route. Runs user code, and so under no lock.
+    #[inline]
+    pub(crate) fn seal_put<'r, L: Lookup>(
         &self,
-        route: &Route,
+        route: &'r Route,
         key: &[u8],
         record: &dyn Encoder,
-        waited: &mut Duration,
-    ) -> Result<bool> {
+        lookup: &mut L,
+    ) -> Result<Sealed<'r>> {
         match rule(self, route, record.view())? {
             Rule::Settled { stored, tree } if record.drops_fields(stored) => {
-                let old = tree.tree.get(key)?;
+                let old = lookup.get(tree, key, Held::Changing)?;
                 let last = self.last_form(key, old.as_ref())?;
                 let last = last.as_ref().map(|entry| (entry.version(), entry.main()));
                 let value = self.settled_value(key, record, stored, route.active, last)?;
-                let swap = || tree.tree.compare_and_swap(key, old.as_deref(), Some(&value));
-                Ok(self.gated(route.epoch, waited, swap)? == Some(true))
+                Ok(Sealed { on: Some(old), ..Sealed::plain(tree, Some(value)) })
             }
             Rule::Settled { stored, tree } => {
                 let value = self.settled_value(key, record, stored, route.active, None)?;
-                Ok(self.gated(route.epoch, waited, || tree.tree.put(key, &value))?.is_some())
+                Ok(Sealed::plain(tree, Some(value)))
             }
-            Rule::To(open) => self.put_at_to(route, open, key, record, waited),
-            Rule::From(open) => self.put_at_from(route, open, key, record, waited),
-            Rule::Folding(open) => {
-                let read =
-                    if record.drops_fields(open.from) { self.last_from_form(open, key)?.last } else { None };
-                let last = read.as_ref().map(|(version, bytes)| (*version, bytes.as_slice()));
-                let value = self.settled_value(key, record, open.from, route.active, last)?;
-                self.write_folding(route, open, key, Some(&value), waited)
-            }
+            Rule::To(open) => self.seal_at_to(route, open, key, record, lookup),
+            Rule::From(open) => self.seal_at_from(route, open, key, record, lookup),
+            Rule::Folding(open) => self.seal_folding(route, open, key, record, lookup),
         }
     }
 
-    /// Removes one record, whether or not it is there.
-    pub(crate) fn remove(&self, key: &[u8], view: u32, waited: &mut Duration) -> Result<()> {
-        self.shared.check_usable()?;
-        self.shared.check_size(key, &[])?;
-        loop {
-            let route = self.route();
-            match self.remove_once(&route, key, view, waited) {
-                Ok(true) => return self.shared.written(),
-                Ok(false) => {}
-                Err(_) if !self.epoch_is(route.epoch) => {}
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
+    /// How a record is removed by this route.
     #[inline]
-    fn remove_once(&self, route: &Route, key: &[u8], view: u32, waited: &mut Duration) -> Result<bool> {
+    pub(crate) fn seal_remove<'r, L: Lookup>(
+        &self,
+        route: &'r Route,
+        key: &[u8],
+        view: u32,
+        lookup: &mut L,
+    ) -> Result<Sealed<'r>> {
+        self.shared.check_size(key, &[])?;
         match rule(self, route, view)? {
-            Rule::Settled { tree, .. } => {
-                Ok(self.gated(route.epoch, waited, || tree.tree.delete(key))?.is_some())
-            }
+            Rule::Settled { tree, .. } => Ok(Sealed::plain(tree, None)),
             Rule::To(open) | Rule::From(open) => {
-                let value = envelope::tombstone(key, view.min(open.to));
-                Ok(self.gated(route.epoch, waited, || open.overlay.tree.put(key, &value))?.is_some())
+                Ok(Sealed::plain(&open.overlay, Some(envelope::tombstone(key, view.min(open.to)))))
             }
-            Rule::Folding(open) => self.write_folding(route, open, key, None, waited),
+            Rule::Folding(open) => {
+                let clears = lookup.get(&open.overlay, key, Held::Draining)?.map(|old| (&open.overlay, old));
+                Ok(Sealed { clears, ..Sealed::plain(&open.base, None) })
+            }
         }
     }
 
@@ -215,18 +267,24 @@ impl TableState {
         Err(self.refuse_version(record.view(), reason))
     }
 
-    fn put_at_to(
+    fn seal_at_to<'r, L: Lookup>(
         &self,
         route: &Route,
-        open: &Open,
+        open: &'r Open,
         key: &[u8],
         record: &dyn Encoder,
-        waited: &mut Duration,
-    ) -> Result<bool> {
+        lookup: &mut L,
+    ) -> Result<Sealed<'r>> {
         self.check_survives(key, record, open.to)?;
         // A type that drops fields wants the last old form; the write is then conditional on what was read.
-        let read = if record.drops_fields(open.from) { Some(self.last_from_form(open, key)?) } else { None };
-        let last = read.as_ref().and_then(|read| read.last.as_ref().map(|(v, bytes)| (*v, bytes.as_slice())));
+        let (mut on, mut last) = (None, None);
+        if record.drops_fields(open.from) {
+            let overlay = lookup.get(&open.overlay, key, Held::Changing)?;
+            last = self
+                .last_from_form(open, key, overlay.clone(), || lookup.get(&open.base, key, Held::Frozen))?;
+            on = Some(overlay);
+        }
+        let last = as_stored(&last);
         record.validate(route.active, last).map_err(|e| self.cast_failed(key, e))?;
         let mut value = Vec::with_capacity(384);
         if open.one_way {
@@ -243,82 +301,75 @@ impl TableState {
         }
         envelope::finish(key, &mut value);
         self.shared.check_size(key, &value)?;
-        let overlay = &open.overlay.tree;
-        match read {
-            None => Ok(self.gated(route.epoch, waited, || overlay.put(key, &value))?.is_some()),
-            Some(LastForm { overlay: old, .. }) => {
-                let swap = || overlay.compare_and_swap(key, old.as_ref().map(Entry::bytes), Some(&value));
-                Ok(self.gated(route.epoch, waited, swap)? == Some(true))
-            }
-        }
+        Ok(Sealed { on, ..Sealed::plain(&open.overlay, Some(value)) })
     }
 
     /// Old code writes: what it cannot see becomes, or stays, the companion.
-    fn put_at_from(
+    fn seal_at_from<'r, L: Lookup>(
         &self,
         route: &Route,
-        open: &Open,
+        open: &'r Open,
         key: &[u8],
         record: &dyn Encoder,
-        waited: &mut Duration,
-    ) -> Result<bool> {
+        lookup: &mut L,
+    ) -> Result<Sealed<'r>> {
         record.validate(route.active, None).map_err(|e| self.cast_failed(key, e))?;
         self.check_survives(key, record, open.from)?;
         let mut main = Vec::with_capacity(192);
         record.encode(open.from, None, &mut main).map_err(|e| self.cast_failed(key, e))?;
-        let old = open.overlay.tree.get(key)?;
+        let old = lookup.get(&open.overlay, key, Held::Changing)?;
         // A damaged entry holds nothing that could be kept, and to overwrite it is what its readers are told to do.
         let entry = old.clone().and_then(|value| Entry::parse(key, value).ok());
         let kept = entry.as_ref().and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
         let value = envelope::seal(key, Flags::NONE, open.from, &main, kept);
         self.shared.check_size(key, &value)?;
-        let swap = || open.overlay.tree.compare_and_swap(key, old.as_deref(), Some(&value));
-        if self.gated(route.epoch, waited, swap)? != Some(true) {
-            return Ok(false);
-        }
-        self.backlog.push(key);
-        Ok(true)
+        Ok(Sealed { on: Some(old), backlog: true, ..Sealed::plain(&open.overlay, Some(value)) })
     }
 
-    /// A write while the overlay is folded: to the base, and the overlay's entry goes in the same commit. Nobody
-    /// adds overlay entries any more, so a key that has none is one plain write.
-    fn write_folding(
+    /// A write while the overlay is folded goes to the base, and the overlay's entry goes in the same commit. Nobody adds
+    /// overlay entries any more, so a key that has none is one write to the base.
+    fn seal_folding<'r, L: Lookup>(
         &self,
         route: &Route,
-        open: &Open,
+        open: &'r Open,
         key: &[u8],
-        value: Option<&[u8]>,
-        waited: &mut Duration,
-    ) -> Result<bool> {
-        let Some(old) = open.overlay.tree.get(key)? else {
-            let write = || match value {
-                Some(value) => open.base.tree.put(key, value),
-                None => open.base.tree.delete(key),
-            };
-            return Ok(self.gated(route.epoch, waited, write)?.is_some());
-        };
-        let commit = fold_commit(open, key, &old, value.map(<[u8]>::to_vec));
-        let applied = self.gated(route.epoch, waited, || self.shared.engine.commit(&commit.0, &commit.1))?;
-        Ok(applied == Some(Outcome::Applied))
+        record: &dyn Encoder,
+        lookup: &mut L,
+    ) -> Result<Sealed<'r>> {
+        let overlay = lookup.get(&open.overlay, key, Held::Draining)?;
+        let (mut on, mut last) = (None, None);
+        if record.drops_fields(open.from) {
+            last = self.last_from_form(open, key, overlay.clone(), || {
+                let base = lookup.get(&open.base, key, Held::Changing)?;
+                on = Some(base.clone());
+                Ok(base)
+            })?;
+        }
+        let value = self.settled_value(key, record, open.from, route.active, as_stored(&last))?;
+        let clears = overlay.map(|old| (&open.overlay, old));
+        // An entry of the overlay answers for the base too: whoever writes to the base takes it away.
+        let on = on.filter(|_| clears.is_none());
+        Ok(Sealed { on, clears, ..Sealed::plain(&open.base, Some(value)) })
     }
 
-    fn last_from_form(&self, open: &Open, key: &[u8]) -> Result<LastForm> {
-        let overlay = open.overlay.tree.get(key)?.map(|value| self.parse(key, value)).transpose()?;
-        let value = overlay.as_ref().map(|entry| Value::from(entry.bytes()));
-        let found = match self.resolve(open, Side::From, key, value, || open.base.tree.get(key)) {
-            Ok(found) => found,
-            // A one-way writer left no old form: there is nothing to hand on.
-            Err(Error::Version { .. }) => Found::Absent,
-            Err(e) => return Err(e),
-        };
-        let last = match found {
-            Found::Form { entry, form: Form::Companion, .. } => {
-                entry.companion().map(|(version, bytes)| (version, bytes.to_vec()))
+    /// The last form of a record that old code could read, for a downcast that wants it.
+    fn last_from_form(
+        &self,
+        open: &Open,
+        key: &[u8],
+        overlay: Option<Value>,
+        base: impl FnOnce() -> EngineResult<Option<Value>>,
+    ) -> Result<LastForm> {
+        match self.resolve(open, Side::From, key, overlay, base) {
+            Ok(Found::Form { entry, form: Form::Companion, .. }) => {
+                Ok(entry.companion().map(|(version, bytes)| (version, bytes.to_vec())))
             }
-            Found::Form { entry, .. } => Some((entry.version(), entry.main().to_vec())),
-            Found::Absent => None,
-        };
-        Ok(LastForm { overlay, last })
+            Ok(Found::Form { entry, .. }) => Ok(Some((entry.version(), entry.main().to_vec()))),
+            // A one-way writer left no old form: there is nothing to hand on. Nor is there in a damaged entry, and to
+            // overwrite it is what its readers are told to do.
+            Ok(Found::Absent) | Err(Error::Version { .. } | Error::Corrupt { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     pub(crate) fn cast_failed(&self, key: &[u8], failure: CastFailure) -> Error {
@@ -348,22 +399,18 @@ impl TableState {
     }
 }
 
-struct LastForm {
-    overlay: Option<Entry>,
-    last: Option<(u32, Vec<u8>)>,
-}
-
 /// The commit that moves one key from overlay to base: `value` to the base, the overlay's entry away, if that is
 /// still `old`.
 pub(crate) fn fold_commit(
-    open: &Open,
+    overlay: &NamedTree,
+    base: &NamedTree,
     key: &[u8],
     old: &[u8],
     value: Option<Vec<u8>>,
 ) -> (Vec<Check>, Vec<Write>) {
-    let overlay = open.overlay.name.to_string();
+    let overlay = overlay.name.to_string();
     let check = Check { tree: overlay.clone(), key: key.to_vec(), expected: Some(old.to_vec()) };
     let clear = Write { tree: overlay, key: key.to_vec(), value: None };
-    let keep = Write { tree: open.base.name.to_string(), key: key.to_vec(), value };
+    let keep = Write { tree: base.name.to_string(), key: key.to_vec(), value };
     (vec![check], vec![clear, keep])
 }

@@ -140,7 +140,7 @@ fn fold_entry(
             }
             Some(record) => {
                 let record = record.map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
-                let (checks, writes) = fold_commit(open, key, entry.bytes(), record);
+                let (checks, writes) = fold_commit(&open.overlay, &open.base, key, entry.bytes(), record);
                 let commit = || {
                     let (result, took) = meter.call(|| state.shared.engine.commit(&checks, &writes));
                     calls.push(took);
