@@ -9,6 +9,7 @@
 //! never competes with a verb.
 
 mod check;
+mod format1;
 
 use std::collections::BTreeMap;
 
@@ -18,13 +19,16 @@ use crate::codec;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::ledger::Record;
-use crate::shape::Shape;
+use crate::shape::{KeyType, Shape};
 
 /// The tree that holds catalog and progress.
 pub(crate) const TREE: &str = "catalog";
 /// The key of the catalog.
 pub(crate) const KEY: &[u8] = b"catalog";
-const FORMAT: u8 = 1;
+/// The format of the catalog: 1 did not know key types and codecs.
+const FORMAT: u8 = 2;
+/// The format of everything else.
+const FORMAT_OF_OTHERS: u8 = 1;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Catalog {
@@ -61,6 +65,10 @@ pub(crate) struct TableEntry {
     pub(crate) shapes: BTreeMap<u32, [u8; 32]>,
     /// The open migration.
     pub(crate) migration: Option<String>,
+    /// `None` in a store of format 1 until code has opened the table and a state change has followed.
+    pub(crate) key: Option<KeyType>,
+    /// The name of the codec of every version whose code was seen since format 2.
+    pub(crate) codecs: BTreeMap<u32, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -251,7 +259,10 @@ impl Catalog {
     }
 
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let catalog: Self = from_bytes("the catalog", FORMAT, KEY, bytes)?;
+        let catalog: Self = match format_of(bytes) {
+            Some(1) => from_bytes::<format1::Catalog>("the catalog", 1, KEY, bytes)?.into(),
+            _ => from_bytes("the catalog", FORMAT, KEY, bytes)?,
+        };
         check::check(&catalog)?;
         Ok(catalog)
     }
@@ -278,7 +289,7 @@ fn shape_key(fingerprint: &[u8; 32]) -> Vec<u8> {
 pub(crate) fn save_shape(engine: &dyn Engine, shape: &Shape) -> Result<[u8; 32]> {
     let fingerprint = shape.fingerprint();
     let key = shape_key(&fingerprint);
-    engine.tree(TREE)?.put(&key, &to_bytes(FORMAT, &key, shape)?)?;
+    engine.tree(TREE)?.put(&key, &to_bytes(FORMAT_OF_OTHERS, &key, shape)?)?;
     Ok(fingerprint)
 }
 
@@ -287,7 +298,7 @@ pub(crate) fn load_shape(engine: &dyn Engine, fingerprint: &[u8; 32]) -> Result<
     let key = shape_key(fingerprint);
     let missing = || Error::corrupt(TREE, &key, "the shape of a version is missing");
     let bytes = engine.tree(TREE)?.get(&key)?.ok_or_else(missing)?;
-    from_bytes("the shape of a version", FORMAT, &key, &bytes)
+    from_bytes("the shape of a version", FORMAT_OF_OTHERS, &key, &bytes)
 }
 
 /// How far the backfill of one table has come. Persisted with or after a flush of what it claims.
@@ -347,14 +358,19 @@ impl Progress {
     }
 
     pub(crate) fn to_bytes(&self, key: &[u8]) -> Result<Vec<u8>> {
-        to_bytes(FORMAT, key, self)
+        to_bytes(FORMAT_OF_OTHERS, key, self)
     }
 
     pub(crate) fn from_bytes(key: &[u8], bytes: &[u8]) -> Result<Self> {
-        let progress: Self = from_bytes("the backfill's progress", FORMAT, key, bytes)?;
+        let progress: Self = from_bytes("the backfill's progress", FORMAT_OF_OTHERS, key, bytes)?;
         progress.stage()?;
         Ok(progress)
     }
+}
+
+/// The format that a value claims to have.
+fn format_of(bytes: &[u8]) -> Option<u8> {
+    bytes.first().copied()
 }
 
 /// Our own persisted values: a format byte, the codec's bytes, CRC-32C over key and all before it.

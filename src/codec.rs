@@ -28,6 +28,9 @@ use crate::error::CastError;
 /// The largest encoded value, in bytes: 16 MiB.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
+/// The name of this encoding in the catalog.
+pub const BINCODE: &str = "bincode";
+
 /// The deepest nesting of a value: each struct, tuple, enum, option, list and map around a field counts as one.
 /// A linked list nests twice for each element (the struct and the option), so it belongs into a `Vec`.
 pub const DEPTH_MAX: u32 = 128;

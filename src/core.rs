@@ -21,6 +21,7 @@ use crate::ledger::{self, Event};
 use crate::migration::{Run, Sweeper};
 use crate::options::{Durability, Settings};
 use crate::route::{Fence, Kind, NamedTree, Open, Route, TableState};
+use crate::shape::KeyType;
 use crate::stats::Recorder;
 
 /// Engine, gate and statistics: what every operation needs.
@@ -228,6 +229,25 @@ impl Core {
 
     pub(crate) fn catalog(&self) -> Catalog {
         self.catalog.lock().catalog.clone()
+    }
+
+    /// Takes from the code what a store of an older format does not say, and answers the type of keys that the
+    /// table has. It becomes durable with the next state change: opening a table writes nothing.
+    pub(crate) fn learn<'c>(
+        &self,
+        name: &str,
+        key: &KeyType,
+        codecs: impl Iterator<Item = (u32, &'c str)>,
+    ) -> Option<KeyType> {
+        let mut published = self.catalog.lock();
+        let table = published.catalog.tables.get_mut(name)?;
+        if table.key.as_ref().is_none_or(|known| known.is_custom() && !key.is_custom()) {
+            table.key = Some(key.clone());
+        }
+        for (version, codec) in codecs {
+            table.codecs.entry(version).or_insert_with(|| codec.to_owned());
+        }
+        table.key.clone()
     }
 
     pub(crate) fn table(&self, name: &str) -> Result<Arc<TableState>> {

@@ -31,6 +31,7 @@ use std::ffi::CStr;
 use std::ops::{Bound, RangeBounds};
 
 use crate::error::CastError;
+use crate::shape::KeyType;
 
 /// The end of a string of bytes. A zero inside is followed by [`ESCAPE`], which is greater than any end, so that
 /// a longer string sorts after its own beginning.
@@ -43,7 +44,7 @@ const ESCAPE: u8 = 0xff;
 /// the order in which a scan answers.
 ///
 /// ```
-/// use exuvia::{CastError, Key};
+/// use exuvia::{CastError, Key, shape::KeyType};
 ///
 /// #[derive(Debug, PartialEq)]
 /// struct Sensor {
@@ -60,6 +61,10 @@ const ESCAPE: u8 = 0xff;
 ///     fn take(input: &mut &[u8]) -> Result<Self, CastError> {
 ///         Ok(Sensor { site: Key::take(input)?, number: Key::take(input)? })
 ///     }
+///
+///     fn key_type() -> KeyType {
+///         <(String, u32)>::key_type()
+///     }
 /// }
 ///
 /// let sensor = Sensor { site: "north".into(), number: 7 };
@@ -74,6 +79,13 @@ pub trait Key: Sized + Send + Sync + 'static {
 
     /// Takes one value from the front of `input`. Any bytes may come in; what is not an encoding is an error.
     fn take(input: &mut &[u8]) -> Result<Self, CastError>;
+
+    /// What the keys consist of, for the catalog: a table is refused under another key type, and the command shows
+    /// keys by it. A type of your own answers with the type that has the same encoding; with the default nothing is
+    /// checked, and keys are shown as bytes.
+    fn key_type() -> KeyType {
+        KeyType::Custom
+    }
 
     /// Decodes a whole key: bytes that are left over are an error.
     fn decode(bytes: &[u8]) -> Result<Self, CastError> {
@@ -202,8 +214,11 @@ fn take_escaped(input: &mut &[u8]) -> Result<Vec<u8>, CastError> {
 }
 
 macro_rules! integer_keys {
-    ($($signed:ident $unsigned:ident),*) => {$(
+    ($($signed:ident $unsigned:ident $signed_type:ident $unsigned_type:ident),*) => {$(
         impl Key for $unsigned {
+            fn key_type() -> KeyType {
+                KeyType::$unsigned_type
+            }
             #[inline]
             fn encode(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_be_bytes());
@@ -214,6 +229,9 @@ macro_rules! integer_keys {
             }
         }
         impl Key for $signed {
+            fn key_type() -> KeyType {
+                KeyType::$signed_type
+            }
             #[inline]
             fn encode(&self, out: &mut Vec<u8>) {
                 (*self ^ $signed::MIN).cast_unsigned().encode(out);
@@ -225,12 +243,15 @@ macro_rules! integer_keys {
         }
     )*};
 }
-integer_keys!(i8 u8, i16 u16, i32 u32, i64 u64, i128 u128);
+integer_keys!(i8 u8 I8 U8, i16 u16 I16 U16, i32 u32 I32 U32, i64 u64 I64 U64, i128 u128 I128 U128);
 
 macro_rules! float_keys {
-    ($($float:ident $bits:ident),*) => {$(
+    ($($float:ident $bits:ident $float_type:ident),*) => {$(
         /// In the order of `total_cmp`: `-0.0` and `0.0` are two keys, and a NaN is a key like any other.
         impl Key for $float {
+            fn key_type() -> KeyType {
+                KeyType::$float_type
+            }
             fn encode(&self, out: &mut Vec<u8>) {
                 let bits = self.to_bits();
                 let top = 1 << ($bits::BITS - 1);
@@ -244,9 +265,12 @@ macro_rules! float_keys {
         }
     )*};
 }
-float_keys!(f32 u32, f64 u64);
+float_keys!(f32 u32 F32, f64 u64 F64);
 
 impl Key for bool {
+    fn key_type() -> KeyType {
+        KeyType::Bool
+    }
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(u8::from(*self));
     }
@@ -260,6 +284,9 @@ impl Key for bool {
 }
 
 impl Key for char {
+    fn key_type() -> KeyType {
+        KeyType::Char
+    }
     fn encode(&self, out: &mut Vec<u8>) {
         u32::from(*self).encode(out);
     }
@@ -270,6 +297,9 @@ impl Key for char {
 }
 
 impl Key for String {
+    fn key_type() -> KeyType {
+        KeyType::Str
+    }
     fn encode(&self, out: &mut Vec<u8>) {
         encode_escaped(self.as_bytes(), out);
         out.extend_from_slice(&END);
@@ -281,6 +311,9 @@ impl Key for String {
 }
 
 impl Key for Vec<u8> {
+    fn key_type() -> KeyType {
+        KeyType::Bytes
+    }
     fn encode(&self, out: &mut Vec<u8>) {
         encode_escaped(self, out);
         out.extend_from_slice(&END);
@@ -303,6 +336,10 @@ impl KeyPrefix<Vec<u8>> for [u8] {
 }
 
 impl<const N: usize> Key for [u8; N] {
+    fn key_type() -> KeyType {
+        // No engine takes a key of 4 GiB.
+        KeyType::ByteArray(u32::try_from(N).unwrap_or(u32::MAX))
+    }
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self);
     }
@@ -312,6 +349,9 @@ impl<const N: usize> Key for [u8; N] {
 }
 
 impl<K: Key> Key for Option<K> {
+    fn key_type() -> KeyType {
+        KeyType::Option(Box::new(K::key_type()))
+    }
     fn encode(&self, out: &mut Vec<u8>) {
         match self {
             None => out.push(0),
@@ -329,6 +369,9 @@ impl<K: Key> Key for Option<K> {
 macro_rules! tuple_keys {
     ($($($name:ident)+,)*) => {$(
         impl<$($name: Key),+> Key for ($($name,)+) {
+            fn key_type() -> KeyType {
+                KeyType::Tuple(vec![$($name::key_type()),+])
+            }
             fn encode(&self, out: &mut Vec<u8>) {
                 #[allow(non_snake_case, reason = "the type's name serves as the member's")]
                 let ($($name,)+) = self;

@@ -47,6 +47,7 @@
 
 use std::fmt;
 
+use crate::codec;
 use crate::error::{Cast, CastError};
 use crate::version::{Origin, Version};
 
@@ -56,6 +57,9 @@ use crate::version::{Origin, Version};
 pub enum Law {
     /// `encode(decode(encode(x))) = encode(x)`. A `HashMap` in the record breaks it.
     Codec,
+    /// A type with an encoding of its own names it: [`Version::CODEC`]. It stands in the catalog, and by it records
+    /// are read without their types.
+    CodecName,
     /// Law 1: `downcast(upcast(f), f) = f`.
     UpcastKeeps,
     /// Law 2: `merge(downcast(t), t) = t`.
@@ -70,6 +74,7 @@ impl fmt::Display for Law {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Law::Codec => "encode(decode(encode(x))) = encode(x)",
+            Law::CodecName => "an encode of its own has a CODEC of its own",
             Law::UpcastKeeps => "downcast(upcast(f), f) = f",
             Law::MergeOfNothing => "merge(downcast(t), t) = t",
             Law::MergeTakesPrevious => "downcast(merge(f, t), f) = f",
@@ -239,6 +244,11 @@ fn encode_all<T: Version>(records: &[T], place: impl Fn(usize) -> Place) -> Resu
         let bytes = place.whole::<T, _>(Law::Codec, encode::<T>(record))?;
         let again = T::decode(&bytes).map_err(LawReason::Codec).and_then(|copy| encode(&copy));
         place.same::<T>(Law::Codec, &bytes, again)?;
+        if T::CODEC == codec::BINCODE {
+            let mut by_bincode = Vec::new();
+            let encoded = codec::encode(record, &mut by_bincode).map_err(LawReason::Codec);
+            place.same::<T>(Law::CodecName, &by_bincode, encoded.map(|()| bytes.clone()))?;
+        }
         Ok(bytes)
     };
     records.iter().enumerate().map(encode_one).collect()

@@ -166,6 +166,7 @@ type MergedBytes = CastResult<Merged<Vec<u8>>>;
 pub(crate) struct Casts {
     pub(crate) version: u32,
     pub(crate) same_bytes: bool,
+    pub(crate) codec: &'static str,
     pub(crate) shape: fn() -> Result<Shape, CastError>,
     upcast: fn(Stored<'_>) -> CastResult<Vec<u8>>,
     merge: fn(Stored<'_>, &[u8]) -> MergedBytes,
@@ -176,6 +177,7 @@ impl Casts {
         Casts {
             version: V::VERSION,
             same_bytes: V::SAME_BYTES,
+            codec: V::CODEC,
             shape: Shape::of::<V>,
             upcast: |stored| {
                 let record = decode_at::<V>(stored)?;

@@ -34,6 +34,7 @@
 
 mod describe;
 mod difference;
+mod key;
 mod seen;
 mod source;
 mod text;
@@ -42,6 +43,7 @@ mod trace;
 use serde::{Deserialize, Serialize};
 
 pub use describe::Describe;
+pub use key::KeyType;
 
 use crate::error::CastError;
 use crate::version::Version;

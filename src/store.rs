@@ -1,25 +1,24 @@
 //! The store: opening, tables, migrations, closing.
 
+mod types;
+
 use std::fs::File;
 #[cfg(feature = "sled")]
 use std::path::Path;
 use std::sync::Arc;
 
-use quanta::Instant;
-
-use crate::catalog::{self, Catalog, Generation, TableEntry};
-use crate::core::{Change, Core, Lease, Shared};
+use crate::catalog::Catalog;
+use crate::core::{Core, Lease, Shared};
 #[cfg(feature = "sled")]
 use crate::directory;
 use crate::engine::Engine;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::inspect;
 use crate::key::Key;
-use crate::ledger::{self, Event, LedgerEntry};
+use crate::ledger::{self, LedgerEntry};
 use crate::lineage::{self, Lineage};
 use crate::migration::{self, Migration, Plan, Run, Status};
 use crate::options::{Options, Settings};
-use crate::route::TableState;
 use crate::stats::Stats;
 use crate::table::Table;
 use crate::version::Version;
@@ -69,7 +68,7 @@ impl Store {
         let store = Store::open_engine(Arc::new(engine), settings, Some(path.to_owned()), Some(lock), new)?;
         if new && let Err(e) = directory::finish(path) {
             let reason = "the store was made, and cannot be marked as one".to_owned();
-            return Err(Error::Path { path: path.to_owned(), reason, source: Some(e) });
+            return Err(crate::error::Error::Path { path: path.to_owned(), reason, source: Some(e) });
         }
         Ok(store)
     }
@@ -109,20 +108,19 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`Error::Version`] if the view is retired, or the table older than the oldest type of the lineage;
-    /// [`Error::Shape`] if a type changed its shape without a new version.
+    /// [`Error::Version`](crate::Error::Version) if the view is retired, or the table older than the oldest type of the lineage;
+    /// [`Error::Shape`](crate::Error::Shape) if the table has keys of another type, or a type changed its shape or codec without a new
+    /// version.
     pub fn table<K: Key, V: Version>(&self, name: &str) -> Result<Table<K, V>> {
         const { lineage::assert_chain_of::<V>() };
         let core = self.core();
         core.shared.check_usable()?;
         let known = core.tables.read().get(name).cloned();
         let state = match known {
-            Some(state) => {
-                check_lineage::<V>(core, name)?;
-                state
-            }
-            None => create_table::<V>(core, name)?,
+            Some(state) => state,
+            None => types::create(core, name, types::NewTable::of::<K, V>(name)?)?,
         };
+        types::check::<K, V>(core, name)?;
         let brought_code = {
             let mut newest = state.lineage.lock();
             let newer = newest.as_ref().is_none_or(|known| known.newest() < V::VERSION);
@@ -181,7 +179,7 @@ impl Store {
         self.core().shared.flush()
     }
 
-    /// Stops background work, flushes, and lets go of the directory. Other handles answer [`Error::Closed`]
+    /// Stops background work, flushes, and lets go of the directory. Other handles answer [`Error::Closed`](crate::Error::Closed)
     /// from here on. Dropping the last handle does the same, without an error to look at.
     ///
     /// # Errors
@@ -260,109 +258,5 @@ impl Store {
     /// Whether remains of closed migrations are being swept.
     pub fn is_sweeping(&self) -> bool {
         self.core().is_sweeping()
-    }
-}
-
-fn check_lineage<V: Version>(core: &Core, name: &str) -> Result<()> {
-    let catalog = core.catalog();
-    let table = catalog.table(name)?;
-    let refuse = |version, reason: String| Err(Error::Version { table: name.to_owned(), version, reason });
-    if V::VERSION < table.floor {
-        return refuse(
-            V::VERSION,
-            format!(
-                "retired: version {} is the oldest that can still be read; use a program that knows it",
-                table.floor
-            ),
-        );
-    }
-    let oldest = lineage::oldest::<V>();
-    if table.oldest < oldest {
-        return refuse(
-            table.oldest,
-            format!(
-                "the table holds records of version {}, and the oldest type of this lineage is version {oldest}; \
-                 open it with code that knows version {} and migrate, or add that type to the lineage",
-                table.oldest, table.oldest
-            ),
-        );
-    }
-    for casts in Lineage::of::<V>().iter() {
-        let Some(stored) = table.shapes.get(&casts.version) else {
-            continue;
-        };
-        let version = casts.version;
-        let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
-        let shape =
-            (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
-        if shape.fingerprint() == *stored {
-            continue;
-        }
-        let stored = catalog::load_shape(&*core.shared.engine, stored)?;
-        if let Some(difference) = stored.difference(&shape) {
-            return Err(shape_error(format!(
-                "the type changed without a new version: {difference}; give the changed type the next version, \
-                 with an upcast from this one"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn create_table<V: Version>(core: &Core, name: &str) -> Result<Arc<TableState>> {
-    if name.is_empty() || name.len() > 256 {
-        return Err(Error::state(format!("table {name:?}"), "a table's name has 1 to 256 bytes"));
-    }
-    let shape = crate::shape::Shape::of::<V>().map_err(|e| Error::Shape {
-        table: name.to_owned(),
-        version: V::VERSION,
-        difference: format!("its shape cannot be described: {e}"),
-    })?;
-    let shape = catalog::save_shape(&*core.shared.engine, &shape)?;
-    core.shared.flush()?;
-    let result = core.change(Instant::now(), |catalog| {
-        if catalog.tables.contains_key(name) {
-            return Err(Error::Conflict { subject: format!("table {name}") });
-        }
-        let (id, generation) = (catalog.new_id(), catalog.new_id());
-        let version = V::VERSION;
-        let entry = TableEntry {
-            id,
-            active: version,
-            floor: version,
-            stored: version,
-            oldest: version,
-            generations: vec![Generation { id: generation, unswept: false }],
-            shapes: [(version, shape)].into(),
-            migration: None,
-        };
-        catalog.tables.insert(name.to_owned(), entry);
-        let route = core.route_of(catalog, name)?;
-        let event = Event::new("create table", name).count("version", u64::from(version));
-        Ok(Change { event, flips: Vec::new(), result: route })
-    });
-    match result {
-        Ok(mut route) => {
-            route.epoch = 1;
-            let state = Arc::new(TableState::new(name, Arc::clone(&core.shared), route));
-            let mut tables = core.tables.write();
-            Ok(Arc::clone(tables.entry(name.to_owned()).or_insert(state)))
-        }
-        // Another thread created it; it puts it into the map in a moment.
-        Err(Error::Conflict { .. }) => {
-            let mut tries = 0;
-            loop {
-                if let Some(state) = core.tables.read().get(name).cloned() {
-                    check_lineage::<V>(core, name)?;
-                    return Ok(state);
-                }
-                tries += 1;
-                if tries > 10_000 {
-                    return Err(Error::Conflict { subject: format!("table {name}") });
-                }
-                std::thread::sleep(std::time::Duration::from_micros(100));
-            }
-        }
-        Err(e) => Err(e),
     }
 }

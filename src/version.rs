@@ -59,6 +59,11 @@ pub trait Version: Serialize + DeserializeOwned + Send + Sync + Sized + 'static 
     /// (feet and metres have the same layout), hence a constant and not a guess.
     const SAME_BYTES: bool = false;
 
+    /// The name of the encoding, for the catalog. A type with its own [`Version::encode`] gives it a name: without
+    /// the Rust type (in the command, in an export) only [`codec::BINCODE`](crate::codec::BINCODE) can be read.
+    /// A table is refused if the name changed without a new version.
+    const CODEC: &'static str = codec::BINCODE;
+
     /// Brings a record forward by one version.
     fn upcast(previous: Self::Previous) -> Result<Self, CastError>;
 
@@ -88,7 +93,8 @@ pub trait Version: Serialize + DeserializeOwned + Send + Sync + Sized + 'static 
         describe.trace::<Self>();
     }
 
-    /// Encodes the record, appending to `out`. The default is serde through bincode 2.
+    /// Encodes the record, appending to `out`. The default is serde through bincode 2; one of your own needs a name
+    /// ([`Version::CODEC`]).
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), CastError> {
         codec::encode(self, out)
     }

@@ -14,7 +14,7 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use types::{UserV1, UserV2};
 
-const GOLDEN: [&str; 8] = [
+const GOLDEN: [&str; 10] = [
     include_str!("../../tests/golden/settled.dump"),
     include_str!("../../tests/golden/copying.dump"),
     include_str!("../../tests/golden/open.dump"),
@@ -23,6 +23,8 @@ const GOLDEN: [&str; 8] = [
     include_str!("../../tests/golden/folding.dump"),
     include_str!("../../tests/golden/contracted.dump"),
     include_str!("../../tests/golden/abandoned.dump"),
+    include_str!("../../tests/golden/2/open.dump"),
+    include_str!("../../tests/golden/2/contracted.dump"),
 ];
 
 #[derive(Debug, Arbitrary)]
@@ -74,7 +76,7 @@ fn changed(key: &[u8], value: &[u8], change: &Change) -> Option<Vec<u8>> {
         How::Replace(bytes) => body.clone_from(bytes),
         How::Delete => return None,
     }
-    let mut whole = stored::sealed(key, 1, &body);
+    let mut whole = stored::sealed(key, value.first().copied().unwrap_or(1), &body);
     if !change.whole {
         whole.pop();
     }

@@ -134,6 +134,7 @@ impl Plan {
 struct PlannedStep {
     step: Step,
     shapes: Vec<(u32, [u8; 32])>,
+    codecs: Vec<(u32, String)>,
 }
 
 fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<PlannedStep> {
@@ -146,7 +147,7 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
     if to <= from {
         return refuse(format!("the table is already at version {from}; nothing to migrate"));
     }
-    let mut shapes = Vec::new();
+    let (mut shapes, mut codecs) = (Vec::new(), Vec::new());
     let mut metadata_only = true;
     let stored = table.shapes.get(&from);
     let mut before = stored.map(|stored| catalog::load_shape(&*core.shared.engine, stored)).transpose()?;
@@ -163,10 +164,11 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
             check_layout(name, before.as_ref(), version, &shape)?;
         }
         shapes.push((version, catalog::save_shape(&*core.shared.engine, &shape)?));
+        codecs.push((version, casts.codec.to_owned()));
         before = Some(shape);
     }
     let step = Step { table: name.to_owned(), from, to, metadata_only };
-    Ok(PlannedStep { step, shapes })
+    Ok(PlannedStep { step, shapes, codecs })
 }
 
 /// `SAME_BYTES` is a promise about meaning; that the layout is the same can be checked.
@@ -198,7 +200,7 @@ fn begin(
         }
         let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
         let mut seen = BTreeSet::new();
-        for PlannedStep { step, shapes } in planned {
+        for PlannedStep { step, shapes, codecs } in planned {
             let id = catalog.new_id();
             let table = catalog.table_mut(&step.table)?;
             if let Some(other) = &table.migration {
@@ -211,6 +213,7 @@ fn begin(
             table.migration = Some(name.to_owned());
             table.active = step.to;
             table.shapes.extend(shapes);
+            table.codecs.extend(codecs);
             if !step.metadata_only {
                 table.generations.push(Generation { id, unswept: false });
             }

@@ -23,6 +23,9 @@ const OVERLAY: &str = "1/3";
 type Old = Table<u64, UserV1>;
 type New = Table<u64, UserV2>;
 
+/// The directory of each catalog format; the newest last.
+const FORMATS: [&str; 2] = ["", "2/"];
+
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.dump"))
 }
@@ -56,24 +59,29 @@ fn timeless(dump: &Dump) -> Vec<&(String, Vec<u8>, Vec<u8>)> {
     dump.iter().filter(|(tree, key, _)| tree != "ledger" && key != b"catalog").collect()
 }
 
-/// The golden store of this name, in an engine. `make` is what made it: today's code still writes the same bytes.
-fn golden(name: &str, make: impl FnOnce() -> Dump) -> Hooked {
+/// The golden stores of this name, one for each format, in engines. `make` is what made them: today's code still writes
+/// the same bytes.
+fn golden(name: &str, make: impl FnOnce() -> Dump) -> impl Iterator<Item = Hooked> {
     let made = make();
-    if !path(name).exists() {
+    let names = FORMATS.map(|format| format!("{format}{name}"));
+    let newest = &names[FORMATS.len() - 1];
+    if !path(newest).exists() {
         assert!(
             std::env::var_os("EXUVIA_BLESS").is_some(),
-            "{name}.dump is missing; EXUVIA_BLESS=1 makes it"
+            "{newest}.dump is missing; EXUVIA_BLESS=1 makes it"
         );
         let lines = made.iter().map(|(tree, key, value)| format!("{tree} {} {}\n", hex(key), hex(value)));
-        fs::write(path(name), lines.collect::<String>()).unwrap();
+        fs::write(path(newest), lines.collect::<String>()).unwrap();
     }
-    let golden = read(name);
-    assert_eq!(
-        timeless(&made),
-        timeless(&golden),
-        "{name}: what is written has changed; it needs a new format number and a dump of its own"
-    );
-    Hooked::new(load(&golden))
+    names.into_iter().map(move |name| {
+        let golden = read(&name);
+        assert_eq!(
+            timeless(&made),
+            timeless(&golden),
+            "{name}: what is written has changed; it needs a new format number and a dump of its own"
+        );
+        Hooked::new(load(&golden))
+    })
 }
 
 fn open(engine: &Hooked) -> Store {
@@ -121,7 +129,10 @@ fn made_settled() -> Dump {
 
 #[test]
 fn settled() {
-    let store = open(&golden("settled", made_settled));
+    golden("settled", made_settled).for_each(|engine| check_settled(&open(&engine)));
+}
+
+fn check_settled(store: &Store) {
     let users: Old = store.table("users").unwrap();
     let expected = (1..=3).map(|id| (id, v1(&format!("Ann N{id}"), 30 + id as u32))).collect();
     assert_eq!(all_old(&users), expected);
@@ -152,8 +163,11 @@ fn made_copying() -> Dump {
 
 #[test]
 fn copying() {
-    let engine = golden("copying", made_copying);
-    let store = open(&engine);
+    golden("copying", made_copying).for_each(|engine| check_copying(&engine));
+}
+
+fn check_copying(engine: &Hooked) {
+    let store = open(engine);
     let new: New = store.table("users").unwrap();
     let status = store.migrations().unwrap().remove(0);
     assert_eq!((status.phase, status.backfill), (Phase::Open, Backfill::Paused));
@@ -240,7 +254,10 @@ fn check_open(store: &Store) {
 
 #[test]
 fn every_kind_of_overlay_entry() {
-    let engine = golden("open", made_open);
+    golden("open", made_open).for_each(|engine| check_every_kind_of_overlay_entry(&engine));
+}
+
+fn check_every_kind_of_overlay_entry(engine: &Hooked) {
     // Byte 0 of each: the format in the high nibble, the flags in the low one.
     let golden = read("open");
     let first = |id: u64| {
@@ -262,7 +279,7 @@ fn every_kind_of_overlay_entry() {
     ];
     assert_eq!(kinds, expected);
 
-    let store = open(&engine);
+    let store = open(engine);
     check_open(&store);
     let status = store.migrations().unwrap().remove(0);
     assert_eq!(status.backfill, Backfill::Paused);
@@ -296,7 +313,10 @@ fn made_one_way() -> Dump {
 
 #[test]
 fn one_way() {
-    let store = open(&golden("one-way", made_one_way));
+    golden("one-way", made_one_way).for_each(|engine| check_one_way(&open(&engine)));
+}
+
+fn check_one_way(store: &Store) {
     let (old, new): (Old, New) = (store.table("users").unwrap(), store.table("users").unwrap());
     assert!(store.migrations().unwrap()[0].one_way);
     assert_eq!(new.get(&2).unwrap(), Some(v2("Bob Bill", "B", 40, Some("b@x"))));
@@ -313,11 +333,14 @@ fn made_rolled_back() -> Dump {
 
 #[test]
 fn rolled_back() {
-    let store = open(&golden("rolled-back", made_rolled_back));
-    check_open(&store);
+    golden("rolled-back", made_rolled_back).for_each(|engine| check_rolled_back(&open(&engine)));
+}
+
+fn check_rolled_back(store: &Store) {
+    check_open(store);
     let status = store.migrations().unwrap().remove(0);
     assert_eq!((status.phase, status.fenced), (Phase::RolledBack, true));
-    assert_eq!(told(&store).last().unwrap(), "rollback");
+    assert_eq!(told(store).last().unwrap(), "rollback");
     let new: New = store.table("users").unwrap();
     let fenced = new.put(&1, &v2("Bob", "B", 1, None)).unwrap_err();
     assert!(fenced.to_string().contains("fenced"), "{fenced}");
@@ -350,8 +373,11 @@ fn made_folding() -> Dump {
 
 #[test]
 fn folding() {
-    let engine = golden("folding", made_folding);
-    let store = open(&engine);
+    golden("folding", made_folding).for_each(|engine| check_folding(&engine));
+}
+
+fn check_folding(engine: &Hooked) {
+    let store = open(engine);
     let old: Old = store.table("users").unwrap();
     assert_eq!(all_old(&old), old_of_open(), "whether or not it is folded yet");
     // A fold needs no code, so it goes on by itself.
@@ -385,10 +411,13 @@ fn made_contracted() -> Dump {
 
 #[test]
 fn contracted() {
-    let engine = golden("contracted", made_contracted);
+    golden("contracted", made_contracted).for_each(|engine| check_contracted(&engine));
+}
+
+fn check_contracted(engine: &Hooked) {
     // Read before it is swept, and after.
     let sweep = engine.block(1, |call| call.tree == OVERLAY && call.kind == Kind::Scan && !call.done);
-    let store = open(&engine);
+    let store = open(engine);
     sweep.reached();
     let new: New = store.table("users").unwrap();
     assert_eq!(store.migrations().unwrap()[0].phase, Phase::Contracted);
@@ -417,11 +446,14 @@ fn made_abandoned() -> Dump {
 
 #[test]
 fn abandoned() {
-    let store = open(&golden("abandoned", made_abandoned));
+    golden("abandoned", made_abandoned).for_each(|engine| check_abandoned(&open(&engine)));
+}
+
+fn check_abandoned(store: &Store) {
     let old: Old = store.table("users").unwrap();
     assert_eq!(store.migrations().unwrap()[0].phase, Phase::Abandoned);
     assert_eq!(all_old(&old).into_keys().collect::<Vec<_>>(), [2, 4, 9, 10]);
-    settle(&store);
+    settle(store);
     assert!(store.verify().unwrap().is_clean());
 }
 

@@ -13,6 +13,7 @@ mod golden;
 mod hook_engine;
 mod hooks;
 mod invariants;
+mod key_types;
 mod lifecycle;
 mod memory;
 mod model;

@@ -104,7 +104,7 @@ fn unknown_formats_and_phases_are_named() {
         assert!(matches!(e, Error::Format { .. }), "{e:?}");
         says(&e, words);
     };
-    format(&sealed(b"catalog", 2, b"whatever comes"), &["format 2", "reads format 1", "newer release"]);
+    format(&sealed(b"catalog", 3, b"whatever comes"), &["format 3", "reads format 2", "newer release"]);
     for code in [0, 7, 255] {
         let code_said = format!("phase code {code}");
         format(&migrating(code).bytes(), &[&code_said, "split", "newer release"]);

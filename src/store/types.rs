@@ -1,0 +1,168 @@
+//! Where the types of a handle meet a table: creating one, and checking them against what the catalog says of it.
+
+use std::sync::Arc;
+
+use quanta::Instant;
+
+use crate::catalog::{self, Generation, TableEntry};
+use crate::core::{Change, Core};
+use crate::error::{Error, Result};
+use crate::key::Key;
+use crate::ledger::Event;
+use crate::lineage::{self, Lineage};
+use crate::route::TableState;
+use crate::shape::{KeyType, Shape};
+use crate::version::Version;
+
+/// What a table is created from: its types, as data.
+pub(crate) struct NewTable {
+    pub(crate) version: u32,
+    pub(crate) shape: Shape,
+    pub(crate) key: KeyType,
+    pub(crate) codec: String,
+}
+
+impl NewTable {
+    pub(super) fn of<K: Key, V: Version>(name: &str) -> Result<Self> {
+        let version = V::VERSION;
+        let shape = Shape::of::<V>().map_err(|e| Error::Shape {
+            table: name.to_owned(),
+            version,
+            difference: format!("its shape cannot be described: {e}"),
+        })?;
+        Ok(Self { version, shape, key: K::key_type(), codec: V::CODEC.to_owned() })
+    }
+}
+
+/// Whether the types of a handle are those of the table. What an older release did not record of the table is taken
+/// from them, in memory: opening changes nothing on disk, and the next state change takes it along.
+pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str) -> Result<()> {
+    let catalog = core.catalog();
+    let table = catalog.table(name)?;
+    check_versions::<V>(name, table)?;
+    let lineage = Lineage::of::<V>();
+    check_shapes(core, name, table, &lineage)?;
+    let seen = lineage.iter().filter(|casts| table.shapes.contains_key(&casts.version));
+    let asked = K::key_type();
+    let codecs = seen.map(|casts| (casts.version, casts.codec));
+    match core.learn(name, &asked, codecs) {
+        Some(key) if !key.fits(&asked) => {
+            let difference = format!(
+                "the keys of this table are {key}, and this handle's are {asked}; open it with keys of type {key}, \
+                 or give the records with other keys a table of their own"
+            );
+            Err(Error::Shape { table: name.to_owned(), version: V::VERSION, difference })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_versions<V: Version>(name: &str, table: &TableEntry) -> Result<()> {
+    let refuse = |version, reason: String| Err(Error::Version { table: name.to_owned(), version, reason });
+    if V::VERSION < table.floor {
+        return refuse(
+            V::VERSION,
+            format!(
+                "retired: version {} is the oldest that can still be read; use a program that knows it",
+                table.floor
+            ),
+        );
+    }
+    let oldest = lineage::oldest::<V>();
+    if table.oldest < oldest {
+        return refuse(
+            table.oldest,
+            format!(
+                "the table holds records of version {}, and the oldest type of this lineage is version {oldest}; \
+                 open it with code that knows version {} and migrate, or add that type to the lineage",
+                table.oldest, table.oldest
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) -> Result<()> {
+    for casts in lineage.iter() {
+        let Some(stored) = table.shapes.get(&casts.version) else {
+            continue;
+        };
+        let version = casts.version;
+        let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
+        if let Some(codec) = table.codecs.get(&version).filter(|codec| **codec != casts.codec) {
+            return Err(shape_error(format!(
+                "its records are encoded by the codec {codec:?}, and the type's is {:?}; give the type with the other \
+                 codec the next version, with an upcast from this one",
+                casts.codec
+            )));
+        }
+        let shape =
+            (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
+        if shape.fingerprint() == *stored {
+            continue;
+        }
+        let stored = catalog::load_shape(&*core.shared.engine, stored)?;
+        if let Some(difference) = stored.difference(&shape) {
+            return Err(shape_error(format!(
+                "the type changed without a new version: {difference}; give the changed type the next version, \
+                 with an upcast from this one"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Creates a table, or finds it if another thread was faster: its types are checked by the caller in any case.
+pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<Arc<TableState>> {
+    if name.is_empty() || name.len() > 256 {
+        return Err(Error::state(format!("table {name:?}"), "a table's name has 1 to 256 bytes"));
+    }
+    let shape = catalog::save_shape(&*core.shared.engine, &new.shape)?;
+    core.shared.flush()?;
+    let result = core.change(Instant::now(), |catalog| {
+        if catalog.tables.contains_key(name) {
+            return Err(Error::Conflict { subject: format!("table {name}") });
+        }
+        let (id, generation) = (catalog.new_id(), catalog.new_id());
+        let NewTable { version, key, codec, .. } = new;
+        let entry = TableEntry {
+            id,
+            active: version,
+            floor: version,
+            stored: version,
+            oldest: version,
+            generations: vec![Generation { id: generation, unswept: false }],
+            shapes: [(version, shape)].into(),
+            migration: None,
+            key: Some(key),
+            codecs: [(version, codec)].into(),
+        };
+        catalog.tables.insert(name.to_owned(), entry);
+        let route = core.route_of(catalog, name)?;
+        let event = Event::new("create table", name).count("version", u64::from(version));
+        Ok(Change { event, flips: Vec::new(), result: route })
+    });
+    match result {
+        Ok(mut route) => {
+            route.epoch = 1;
+            let state = Arc::new(TableState::new(name, Arc::clone(&core.shared), route));
+            let mut tables = core.tables.write();
+            Ok(Arc::clone(tables.entry(name.to_owned()).or_insert(state)))
+        }
+        // Another thread created it; it puts it into the map in a moment.
+        Err(Error::Conflict { .. }) => {
+            let mut tries = 0;
+            loop {
+                if let Some(state) = core.tables.read().get(name).cloned() {
+                    return Ok(state);
+                }
+                tries += 1;
+                if tries > 10_000 {
+                    return Err(Error::Conflict { subject: format!("table {name}") });
+                }
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
+        }
+        Err(e) => Err(e),
+    }
+}
