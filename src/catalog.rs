@@ -193,7 +193,7 @@ impl TableEntry {
 }
 
 /// The quarantine tree of a table.
-pub(crate) fn quarantine_tree(table: &str) -> String {
+pub(crate) fn quarantine_tree(table: impl std::fmt::Display) -> String {
     format!("quarantine/{table}")
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
 
-use crate::catalog::{self, Catalog, Phase};
+use crate::catalog::{self, Catalog, Phase, TableEntry};
 use crate::engine::{Capabilities, Engine};
 use crate::envelope;
 use crate::error::{Error, Result};
@@ -258,6 +258,13 @@ impl Core {
             .ok_or_else(|| Error::state(format!("table {name}"), "there is no table of this name"))
     }
 
+    /// A table and its catalog entry, both of one moment.
+    pub(crate) fn find(&self, name: &str) -> Option<(Arc<TableState>, TableEntry)> {
+        let published = self.catalog.lock();
+        let state = self.tables.read().get(name).cloned();
+        state.zip(published.catalog.tables.get(name).cloned())
+    }
+
     /// **The** state change: every begin, rollback, resume, contract, abandon and creation of a table comes
     /// through here (invariants 7, 9 and 11).
     ///
@@ -272,6 +279,17 @@ impl Core {
         &self,
         started: Instant,
         decide: impl FnOnce(&mut Catalog) -> Result<Change<R>>,
+    ) -> Result<R> {
+        self.change_tables(started, decide, |_, _| ())
+    }
+
+    /// [`Core::change`], for what makes, renames or drops a table: `publish` brings the tables in memory to what
+    /// the catalog says, in step 4, so that whoever looks at both under the catalog's mutex finds them agree.
+    pub(crate) fn change_tables<R>(
+        &self,
+        started: Instant,
+        decide: impl FnOnce(&mut Catalog) -> Result<Change<R>>,
+        publish: impl FnOnce(&mut HashMap<String, Arc<TableState>>, &R),
     ) -> Result<R> {
         self.shared.check_usable()?;
         let mut published = self.catalog.lock();
@@ -292,6 +310,7 @@ impl Core {
         published.catalog = next;
         published.bytes = bytes;
         self.flip(flips);
+        publish(&mut self.tables.write(), &result);
         ledger::copy_out(&*self.shared.engine, &published.catalog).map_err(|e| self.unknown(e))?;
         self.shared.flusher.touch();
         let entry = published.catalog.outbox.last().and_then(|record| record.entry().ok());

@@ -243,6 +243,13 @@ pub enum Error {
         /// The first failure.
         reason: String,
     },
+    /// The table was dropped while this handle was open.
+    Dropped {
+        /// The table, by its last name.
+        table: String,
+    },
+    /// The store was opened to be read only.
+    ReadOnly,
     /// The store was closed.
     Closed,
 }
@@ -252,8 +259,8 @@ impl Error {
         Error::State { subject: subject.into(), reason: reason.into() }
     }
 
-    pub(crate) fn corrupt(table: impl Into<String>, key: &[u8], reason: impl Into<String>) -> Self {
-        Error::Corrupt { table: table.into(), key: key.to_vec(), reason: reason.into() }
+    pub(crate) fn corrupt(table: impl fmt::Display, key: &[u8], reason: impl Into<String>) -> Self {
+        Error::Corrupt { table: table.to_string(), key: key.to_vec(), reason: reason.into() }
     }
 
     /// Whether a stored value, or the engine's own files, were found damaged.
@@ -352,6 +359,14 @@ impl fmt::Display for Error {
                 f,
                 "the store stopped after a failure: {reason}; nothing that was flushed is lost: close this \
                  handle, mend the cause and open the store again"
+            ),
+            Error::Dropped { table } => write!(
+                f,
+                "table {table} was dropped, and this handle with it; a table that was made anew is opened by \
+                 `Store::table`"
+            ),
+            Error::ReadOnly => f.write_str(
+                "the store was opened read-only; nothing was changed: open it without `read_only` to write",
             ),
             Error::Closed => f.write_str("the store is closed; open it again"),
         }

@@ -31,7 +31,7 @@ pub(crate) fn from_bytes(key: &[u8], bytes: &[u8]) -> Result<String> {
 }
 
 /// The reason that is kept for `key`.
-pub(crate) fn reason(shared: &Shared, table: &str, key: &[u8]) -> Result<Option<String>> {
+pub(crate) fn reason(shared: &Shared, table: impl std::fmt::Display, key: &[u8]) -> Result<Option<String>> {
     let tree = shared.engine.tree(&quarantine_tree(table))?;
     tree.get(key)?.map(|bytes| from_bytes(key, &bytes)).transpose()
 }

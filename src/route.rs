@@ -51,6 +51,8 @@ pub(crate) enum Kind {
     Open(Open),
     /// A rolled-back migration whose overlay is being folded into the base.
     Folding(Open),
+    /// The table was dropped: for good, also if there is a table of its name again.
+    Dropped,
 }
 
 #[derive(Clone)]
@@ -150,9 +152,40 @@ impl Backlog {
     }
 }
 
+/// A table's name, which a rename changes under its handles.
+pub(crate) struct Name(ArcSwap<Box<str>>);
+
+impl Name {
+    fn new(name: &str) -> Self {
+        Self(ArcSwap::from_pointee(name.into()))
+    }
+
+    /// Called under the catalog's mutex only, so that whoever holds that sees names that fit the catalog.
+    pub(crate) fn set(&self, name: &str) {
+        self.0.store(Arc::new(name.into()));
+    }
+
+    /// Calls `with` with the name as it is now.
+    pub(crate) fn with<R>(&self, with: impl FnOnce(&str) -> R) -> R {
+        with(&self.0.load())
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.with(|name| f.write_str(name))
+    }
+}
+
+impl std::fmt::Debug for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.with(|name| std::fmt::Debug::fmt(name, f))
+    }
+}
+
 /// One table, below its types.
 pub(crate) struct TableState {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) shared: Arc<Shared>,
     route: ArcSwap<Route>,
     epoch: AtomicU64,
@@ -181,7 +214,7 @@ impl TableState {
     pub(crate) fn new(name: &str, shared: Arc<Shared>, route: Route) -> Self {
         let epoch = route.epoch;
         Self {
-            name: name.into(),
+            name: Name::new(name),
             shared,
             route: ArcSwap::from_pointee(route),
             epoch: AtomicU64::new(epoch),
@@ -247,7 +280,11 @@ impl TableState {
     }
 
     pub(crate) fn parse(&self, key: &[u8], value: Value) -> Result<Entry> {
-        Entry::parse(key, value).map_err(|damage| Error::corrupt(&*self.name, key, damage.0))
+        Entry::parse(key, value).map_err(|damage| Error::corrupt(&self.name, key, damage.0))
+    }
+
+    pub(crate) fn dropped(&self) -> Error {
+        Error::Dropped { table: self.name.to_string() }
     }
 
     pub(crate) fn check_floor(&self, route: &Route, view: u32) -> Result<()> {
@@ -303,6 +340,7 @@ impl TableState {
                 let overlay = lookup.get(&open.overlay, key, Held::Draining)?;
                 self.resolve(open, Side::From, key, overlay, || lookup.get(&open.base, key, Held::Changing))
             }
+            Kind::Dropped => Err(self.dropped()),
         }
     }
 
@@ -353,7 +391,7 @@ impl TableState {
                 ),
             )),
             Form::Foreign => Err(Error::corrupt(
-                &*self.name,
+                &self.name,
                 key,
                 format!("version {} is of neither side of the open migration", entry.version()),
             )),

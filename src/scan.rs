@@ -90,11 +90,11 @@ impl<K: Key, V: Version> Scan<K, V> {
         };
         let state = &self.pages.state;
         let result = K::decode(&key)
-            .map_err(|e| Error::corrupt(&*state.name, &key, format!("the key does not decode: {e}")))
+            .map_err(|e| Error::corrupt(&state.name, &key, format!("the key does not decode: {e}")))
             .and_then(|typed| Ok(materialize(state, &key, found)?.map(|record| (typed, record))));
         match result {
             Ok(Some(pair)) => Some(Ok(pair)),
-            Ok(None) => Some(Err(Error::corrupt(&*self.pages.state.name, &key, "a record without a form"))),
+            Ok(None) => Some(Err(Error::corrupt(&self.pages.state.name, &key, "a record without a form"))),
             Err(e) => {
                 self.pages.ended = true;
                 Some(Err(e))
@@ -225,6 +225,7 @@ fn read_page(
         }
         Kind::Open(open) => merged_page(state, open, open.side(view), range, reverse, limit),
         Kind::Folding(open) => merged_page(state, open, Side::From, range, reverse, limit),
+        Kind::Dropped => Err(state.dropped()),
     }
 }
 

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use quanta::Instant;
 
 use crate::observe::{Observer, Pause};
+use crate::route::Name;
 
 /// A foreground operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -246,7 +247,7 @@ impl Recorder {
         operation: Operation,
         activity: Activity,
         waited: Duration,
-        table: &str,
+        table: &Name,
     ) {
         let end = Instant::now();
         let latency = end.duration_since(timer.start);
@@ -276,7 +277,9 @@ impl Recorder {
         if pause >= self.observe_from
             && let Some(observer) = &self.observer
         {
-            observer.pause(&Pause { table, operation, activity, pause, gate: waited, latency });
+            table.with(|table| {
+                observer.pause(&Pause { table, operation, activity, pause, gate: waited, latency });
+            });
         }
     }
 

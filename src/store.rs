@@ -12,7 +12,7 @@ use crate::core::{Core, Lease, Shared};
 #[cfg(feature = "sled")]
 use crate::directory;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inspect;
 use crate::key::Key;
 use crate::ledger::{self, LedgerEntry};
@@ -97,7 +97,7 @@ impl Store {
         Ok(Store { lease })
     }
 
-    fn core(&self) -> &Arc<Core> {
+    pub(crate) fn core(&self) -> &Arc<Core> {
         &self.lease.0
     }
 
@@ -115,12 +115,17 @@ impl Store {
         const { lineage::assert_chain_of::<V>() };
         let core = self.core();
         core.shared.check_usable()?;
-        let known = core.tables.read().get(name).cloned();
-        let state = match known {
-            Some(state) => state,
-            None => types::create(core, name, types::NewTable::of::<K, V>(name)?)?,
+        let (state, entry) = loop {
+            if let Some(found) = core.find(name) {
+                break found;
+            }
+            match types::create(core, name, types::NewTable::of::<K, V>(name)?) {
+                // Another thread made it meanwhile.
+                Err(Error::Conflict { .. }) => {}
+                created => break created?,
+            }
         };
-        types::check::<K, V>(core, name)?;
+        types::check::<K, V>(core, name, &entry)?;
         let brought_code = {
             let mut newest = state.lineage.lock();
             let newer = newest.as_ref().is_none_or(|known| known.newest() < V::VERSION);
@@ -130,8 +135,7 @@ impl Store {
             newer
         };
         if brought_code {
-            let migration = core.catalog().table(name)?.migration.clone();
-            let run = migration.and_then(|m| core.runs.lock().get(&m).cloned());
+            let run = entry.migration.and_then(|m| core.runs.lock().get(&m).cloned());
             if let Some(run) = run {
                 migration::start_worker(core, &run)?;
             }

@@ -43,9 +43,13 @@ impl<K: Key, V: Version> Table<K, V> {
         Self { state, lease, types: PhantomData }
     }
 
-    /// The table's name.
-    pub fn name(&self) -> &str {
-        &self.state.name
+    /// The table's name. A rename changes it, also for handles that were opened before.
+    pub fn name(&self) -> String {
+        self.state.name.to_string()
+    }
+
+    pub(crate) fn state(&self) -> &Arc<TableState> {
+        &self.state
     }
 
     pub(crate) fn lease(&self) -> &Arc<Lease> {

@@ -55,6 +55,7 @@ fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>>
             return Ok(Rule::Settled { stored: *stored, tree });
         }
         Kind::Folding(open) => return Ok(Rule::Folding(open)),
+        Kind::Dropped => return Err(table.dropped()),
         Kind::Open(open) => open,
     };
     if view >= open.to {

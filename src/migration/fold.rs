@@ -124,7 +124,7 @@ fn fold_entry(
             Form::Companion => Some(entry.companion()),
             form => {
                 let reason = format!("an entry that cannot be folded ({form:?})");
-                return Err(Error::corrupt(&*state.name, key, reason));
+                return Err(Error::corrupt(&state.name, key, reason));
             }
         };
         // What was brought forward from an old writer's record moves too: the base has not got it.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quanta::Instant;
 
-use crate::catalog::{self, Catalog, Generation, MigrationEntry, Step};
+use crate::catalog::{self, Generation, MigrationEntry, Step};
 use crate::core::{Change, Core, Lease, now_ms};
 use crate::engine::Page;
 use crate::envelope::Entry;
@@ -14,7 +14,7 @@ use crate::key::Key;
 use crate::ledger::Event;
 use crate::lineage::Lineage;
 use crate::migration::{Migration, Run, worker};
-use crate::route::{Frontier, Kind};
+use crate::route::{Frontier, Kind, TableState};
 use crate::shape::Shape;
 use crate::table::Table;
 use crate::version::Version;
@@ -28,7 +28,7 @@ pub struct Plan {
     by: String,
     one_way: bool,
     paused: bool,
-    tables: Vec<(String, u32)>,
+    tables: Vec<(Arc<TableState>, u32)>,
     foreign: Option<String>,
 }
 
@@ -42,9 +42,9 @@ impl Plan {
     /// Adds a table, to be brought to the view of this handle.
     pub fn table<K: Key, V: Version>(mut self, table: &Table<K, V>) -> Self {
         if !Arc::ptr_eq(table.lease(), &self.lease) {
-            self.foreign = Some(table.name().to_owned());
+            self.foreign = Some(table.name());
         }
-        self.tables.push((table.name().to_owned(), V::VERSION));
+        self.tables.push((Arc::clone(table.state()), V::VERSION));
         self
     }
 
@@ -83,8 +83,8 @@ impl Plan {
         let core = &self.lease.0;
         let on_disk = core.shared.engine.bytes_on_disk()?;
         let mut growth: f64 = 0.0;
-        for (name, to) in &self.tables {
-            growth = growth.max(sampled_growth(core, name, *to)?);
+        for (state, to) in &self.tables {
+            growth = growth.max(sampled_growth(state, *to)?);
         }
         Ok((on_disk as f64 * growth) as u64)
     }
@@ -108,9 +108,8 @@ impl Plan {
             return Err(Error::state(format!("migration {}", self.name), "it names no table; add one"));
         }
         let mut steps = Vec::new();
-        let catalog = core.catalog();
-        for (name, to) in &self.tables {
-            steps.push(planned_step(&core, &catalog, name, *to)?);
+        for (state, to) in &self.tables {
+            steps.push(planned_step(&core, state, *to)?);
         }
         core.shared.flush()?;
         // The sweep of a generation must not go on under a migration whose base it is (rule 5).
@@ -132,14 +131,17 @@ impl Plan {
 
 /// A step and the shapes that it makes known.
 struct PlannedStep {
+    /// The table's id: one of the same name may have taken its place until the commit.
+    id: u64,
     step: Step,
     shapes: Vec<(u32, [u8; 32])>,
     codecs: Vec<(u32, String)>,
 }
 
-fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<PlannedStep> {
-    let state = core.table(name)?;
-    let table = catalog.table(name)?;
+fn planned_step(core: &Core, state: &Arc<TableState>, to: u32) -> Result<PlannedStep> {
+    let name = &*state.name.to_string();
+    let found = core.find(name).filter(|(known, _)| Arc::ptr_eq(known, state));
+    let (_, table) = found.ok_or_else(|| state.dropped())?;
     let refuse = |reason: String| Err(state.refuse_version(to, reason));
     let lineage: Arc<Lineage> =
         state.newest_code().ok_or_else(|| state.refuse_version(to, "no handle with its code is open"))?;
@@ -168,7 +170,7 @@ fn planned_step(core: &Core, catalog: &Catalog, name: &str, to: u32) -> Result<P
         before = Some(shape);
     }
     let step = Step { table: name.to_owned(), from, to, metadata_only };
-    Ok(PlannedStep { step, shapes, codecs })
+    Ok(PlannedStep { id: table.id, step, shapes, codecs })
 }
 
 /// `SAME_BYTES` is a promise about meaning; that the layout is the same can be checked.
@@ -200,9 +202,12 @@ fn begin(
         }
         let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
         let mut seen = BTreeSet::new();
-        for PlannedStep { step, shapes, codecs } in planned {
-            let id = catalog.new_id();
-            let table = catalog.table_mut(&step.table)?;
+        for PlannedStep { id, step, shapes, codecs } in planned {
+            let generation = catalog.new_id();
+            let table = catalog.tables.get_mut(&step.table).filter(|table| table.id == id);
+            // It was renamed or dropped meanwhile.
+            let conflict = || Error::Conflict { subject: format!("table {}", step.table) };
+            let table = table.ok_or_else(conflict)?;
             if let Some(other) = &table.migration {
                 let reason = format!("migration {other} is open; contract or abandon it first");
                 return Err(Error::state(format!("table {}", step.table), reason));
@@ -215,7 +220,7 @@ fn begin(
             table.shapes.extend(shapes);
             table.codecs.extend(codecs);
             if !step.metadata_only {
-                table.generations.push(Generation { id, unswept: false });
+                table.generations.push(Generation { id: generation, unswept: false });
             }
             event = event.count(&format!("{} from", step.table), u64::from(step.from));
             event = event.count(&format!("{} to", step.table), u64::from(step.to));
@@ -233,8 +238,7 @@ fn begin(
 }
 
 /// (bytes that an overlay entry takes) / (bytes of the base's record), in a sample from the table's start.
-fn sampled_growth(core: &Core, name: &str, to: u32) -> Result<f64> {
-    let state = core.table(name)?;
+fn sampled_growth(state: &TableState, to: u32) -> Result<f64> {
     let Some(casts) = state.newest_code().and_then(|lineage| lineage.at(to).copied()) else {
         return Ok(1.0);
     };

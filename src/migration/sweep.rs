@@ -171,10 +171,10 @@ fn clean(
         return Ok(false);
     }
     core.shared.flush()?;
-    let name = state.name.to_string();
-    let event = Event::new("sweep", &name).count("entries swept", swept);
     let generation = tree.name.to_string();
     core.change(started, move |catalog| {
+        let name = state.name.to_string();
+        let event = Event::new("sweep", &name).count("entries swept", swept);
         let table = catalog.table_mut(&name)?;
         let id = table.id;
         for swept in table.generations.iter_mut().filter(|g| format!("{id}/{}", g.id) == generation) {

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use quanta::Instant;
 
-use crate::catalog::{self, Generation, TableEntry};
+use crate::admin;
+use crate::catalog::{self, Catalog, Generation, TableEntry};
 use crate::core::{Change, Core};
 use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::ledger::Event;
 use crate::lineage::{self, Lineage};
-use crate::route::TableState;
+use crate::route::{Route, TableState};
 use crate::shape::{KeyType, Shape};
 use crate::version::Version;
 
@@ -36,9 +37,7 @@ impl NewTable {
 
 /// Whether the types of a handle are those of the table. What an older release did not record of the table is taken
 /// from them, in memory: opening changes nothing on disk, and the next state change takes it along.
-pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str) -> Result<()> {
-    let catalog = core.catalog();
-    let table = catalog.table(name)?;
+pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str, table: &TableEntry) -> Result<()> {
     check_versions::<V>(name, table)?;
     let lineage = Lineage::of::<V>();
     check_shapes(core, name, table, &lineage)?;
@@ -112,14 +111,12 @@ fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) 
     Ok(())
 }
 
-/// Creates a table, or finds it if another thread was faster: its types are checked by the caller in any case.
-pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<Arc<TableState>> {
-    if name.is_empty() || name.len() > 256 {
-        return Err(Error::state(format!("table {name:?}"), "a table's name has 1 to 256 bytes"));
-    }
+/// Creates a table; a conflict if another thread was faster.
+pub(super) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<TableState>, TableEntry)> {
+    admin::check_name(name)?;
     let shape = catalog::save_shape(&*core.shared.engine, &new.shape)?;
     core.shared.flush()?;
-    let result = core.change(Instant::now(), |catalog| {
+    let decide = |catalog: &mut Catalog| {
         if catalog.tables.contains_key(name) {
             return Err(Error::Conflict { subject: format!("table {name}") });
         }
@@ -137,32 +134,13 @@ pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<Arc<Table
             key: Some(key),
             codecs: [(version, codec)].into(),
         };
-        catalog.tables.insert(name.to_owned(), entry);
-        let route = core.route_of(catalog, name)?;
+        catalog.tables.insert(name.to_owned(), entry.clone());
+        let route = Route { epoch: 1, ..core.route_of(catalog, name)? };
+        let state = Arc::new(TableState::new(name, Arc::clone(&core.shared), route));
         let event = Event::new("create table", name).count("version", u64::from(version));
-        Ok(Change { event, flips: Vec::new(), result: route })
-    });
-    match result {
-        Ok(mut route) => {
-            route.epoch = 1;
-            let state = Arc::new(TableState::new(name, Arc::clone(&core.shared), route));
-            let mut tables = core.tables.write();
-            Ok(Arc::clone(tables.entry(name.to_owned()).or_insert(state)))
-        }
-        // Another thread created it; it puts it into the map in a moment.
-        Err(Error::Conflict { .. }) => {
-            let mut tries = 0;
-            loop {
-                if let Some(state) = core.tables.read().get(name).cloned() {
-                    return Ok(state);
-                }
-                tries += 1;
-                if tries > 10_000 {
-                    return Err(Error::Conflict { subject: format!("table {name}") });
-                }
-                std::thread::sleep(std::time::Duration::from_micros(100));
-            }
-        }
-        Err(e) => Err(e),
-    }
+        Ok(Change { event, flips: Vec::new(), result: (state, entry) })
+    };
+    core.change_tables(Instant::now(), decide, |tables, (state, _)| {
+        tables.insert(name.to_owned(), Arc::clone(state));
+    })
 }

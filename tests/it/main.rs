@@ -1,5 +1,6 @@
 //! All integration tests, in one binary.
 
+mod admin;
 mod atomic;
 mod bad_input;
 #[cfg(feature = "cli")]
