@@ -92,6 +92,26 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Result<(),
 
 /// Decodes a value. Every byte must be used.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CastError> {
+    decode_by(bytes, bincode::config::standard())
+}
+
+/// Decodes what `bincode::serialize` of bincode 1 wrote (integers of fixed length, little endian), under the same
+/// limits: for an import of older records. Every byte must be used.
+///
+/// ```
+/// let stored = [2, 0, 0, 0, 0, 0, 0, 0, b'h', b'i', 7, 0, 0, 0];
+/// let (name, age): (String, u32) = exuvia::codec::decode_bincode1(&stored)?;
+/// assert_eq!((name.as_str(), age), ("hi", 7));
+/// # Ok::<(), exuvia::CastError>(())
+/// ```
+pub fn decode_bincode1<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CastError> {
+    decode_by(bytes, bincode::config::legacy())
+}
+
+fn decode_by<T: DeserializeOwned>(
+    bytes: &[u8],
+    config: impl bincode::config::Config,
+) -> Result<T, CastError> {
     if bytes.len() > VALUE_BYTES_MAX {
         return Err(CastError::new(format!("{} bytes are over the limit of {VALUE_BYTES_MAX}", bytes.len())));
     }
@@ -101,10 +121,9 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CastError> {
         budget: Budget::new(&elements),
         input_bytes: bytes.len(),
     };
-    let (value, used) = bincode::serde::seed_decode_from_slice(seed, bytes, bincode::config::standard())
-        .map_err(|e| {
-            CastError::new(format!("the bytes do not decode as this type: {}", read::explain(&e)))
-        })?;
+    let (value, used) = bincode::serde::seed_decode_from_slice(seed, bytes, config).map_err(|e| {
+        CastError::new(format!("the bytes do not decode as this type: {}", read::explain(&e)))
+    })?;
     if used == bytes.len() {
         Ok(value)
     } else {

@@ -1,6 +1,6 @@
 //! What all handles of one store share, and the one function that changes its state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -139,6 +139,8 @@ pub(crate) struct Core {
     pub(crate) tables: RwLock<HashMap<String, Arc<TableState>>>,
     pub(crate) runs: Mutex<HashMap<String, Arc<Run>>>,
     pub(crate) sweeper: Mutex<Option<Sweeper>>,
+    /// Trees that are being filled and that no catalog names yet: not to be swept.
+    reserved: Mutex<BTreeSet<String>>,
     flush_thread: Mutex<Option<JoinHandle<()>>>,
     lock_file: Mutex<Option<File>>,
 }
@@ -201,6 +203,7 @@ impl Core {
             tables: RwLock::new(tables),
             runs: Mutex::new(HashMap::new()),
             sweeper: Mutex::new(None),
+            reserved: Mutex::new(BTreeSet::new()),
             flush_thread: Mutex::new(None),
             lock_file: Mutex::new(lock_file),
         }))
@@ -343,6 +346,51 @@ impl Core {
             }
         });
         self.shared.recorder.flip(held);
+    }
+
+    /// Changes the route of one table in memory, if its epoch is still `epoch`. Answers the new epoch. No verb comes
+    /// between: they flip under the catalog's mutex too.
+    #[cfg_attr(
+        not(feature = "sled"),
+        allow(dead_code, reason = "so far only the import from sled fills a table")
+    )]
+    pub(crate) fn flip_if(&self, table: &Arc<TableState>, epoch: u64, route: Route) -> Option<u64> {
+        let _catalog = self.catalog.lock();
+        if !table.epoch_is(epoch) {
+            return None;
+        }
+        self.flip(vec![(Arc::clone(table), route)]);
+        Some(epoch + 1)
+    }
+
+    /// A new generation of a table that no catalog names yet, and its tree. No durable change: after a crash the
+    /// tree itself says that its id was given out (`Catalog::skip_ids`). To be given back by [`Core::release`].
+    #[cfg_attr(
+        not(feature = "sled"),
+        allow(dead_code, reason = "so far only the import from sled fills a table")
+    )]
+    pub(crate) fn reserve(&self, table: &Arc<TableState>) -> Result<(u64, String)> {
+        let mut published = self.catalog.lock();
+        let table = &self.name_of(table)?;
+        let id = published.catalog.new_id();
+        let generation = catalog::Generation { id, unswept: false };
+        let tree = published.catalog.table(table)?.tree(&generation);
+        self.reserved.lock().insert(tree.clone());
+        Ok((id, tree))
+    }
+
+    #[cfg_attr(
+        not(feature = "sled"),
+        allow(dead_code, reason = "so far only the import from sled fills a table")
+    )]
+    pub(crate) fn release(&self, tree: &str) {
+        self.reserved.lock().remove(tree);
+    }
+
+    /// Whether a tree is nobody's, by the catalog of this moment.
+    pub(crate) fn is_dead(&self, tree: &str) -> bool {
+        let published = self.catalog.lock();
+        !published.catalog.is_named(tree) && !self.reserved.lock().contains(tree)
     }
 
     /// The route that the catalog prescribes for a table.

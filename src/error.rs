@@ -117,6 +117,8 @@ pub enum Cast {
     Merge,
     /// `Version::validate`
     Validate,
+    /// What reads the records of an import, or a rule of the store that such a record breaks.
+    Import,
 }
 
 impl fmt::Display for Cast {
@@ -126,6 +128,7 @@ impl fmt::Display for Cast {
             Cast::Downcast => "downcast",
             Cast::Merge => "merge",
             Cast::Validate => "validate",
+            Cast::Import => "import",
         })
     }
 }
@@ -331,6 +334,12 @@ impl fmt::Display for Error {
             Error::Shape { table, version, difference } => {
                 write!(f, "table {table}, version {version}: {difference}")
             }
+            Error::Cast { table, key, cast: Cast::Import, source, .. } => write!(
+                f,
+                "table {table}, key {} of the source: the record cannot be imported: {source}; nothing was: mend it \
+                 there or in the code that reads it, or skip bad records",
+                ShowKey(key)
+            ),
             Error::Cast { table, key, cast, from, to, source } => write!(
                 f,
                 "table {table}, key {}: {cast} from version {from} to {to} refused the record: {source}",

@@ -28,8 +28,15 @@ mod directory;
 pub mod engine;
 mod envelope;
 mod error;
+#[cfg_attr(
+    not(feature = "sled"),
+    allow(dead_code, reason = "so far only the import from sled fills a table")
+)]
+mod fill;
 mod flusher;
 mod gate;
+#[cfg(feature = "sled")]
+pub mod import;
 mod inspect;
 mod key;
 pub mod laws;

@@ -41,6 +41,8 @@ pub(crate) enum Fence {
     BelowTo,
     /// Rolled back with a fence: nothing of the new version may be written.
     AtTo,
+    /// The table, which is empty, is being filled at once.
+    Filling,
 }
 
 #[derive(Clone)]

@@ -177,7 +177,7 @@ pub(crate) fn materialize<V: Version>(state: &TableState, key: &[u8], found: Fou
 }
 
 /// A record as the byte level sees it.
-struct Typed<'a, V>(&'a V);
+pub(crate) struct Typed<'a, V>(pub(crate) &'a V);
 
 impl<V: Version> Encoder for Typed<'_, V> {
     fn view(&self) -> u32 {

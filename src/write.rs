@@ -42,6 +42,12 @@ enum Rule<'a> {
 
 fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>> {
     table.check_floor(route, view)?;
+    if route.fence == Some(Fence::Filling) {
+        return Err(Error::state(
+            format!("table {}", table.name),
+            "it is being filled (an import, a bulk load); write when that has ended",
+        ));
+    }
     let open = match &route.kind {
         // A step of metadata only has no overlay, and its fence binds all the same.
         Kind::Settled { stored, .. } if route.fence == Some(Fence::AtTo) && view > *stored => {
@@ -230,7 +236,7 @@ impl TableState {
 
     /// The envelope of a record in a table (or base) that is written in `stored`.
     #[inline]
-    fn settled_value(
+    pub(crate) fn settled_value(
         &self,
         key: &[u8],
         record: &dyn Encoder,

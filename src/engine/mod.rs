@@ -15,6 +15,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 #[cfg(feature = "sled")]
+pub(crate) use self::sled::ForeignSled;
+#[cfg(feature = "sled")]
 pub use self::sled::{SledEngine, SledOptions};
 pub use memory::MemoryEngine;
 pub use value::Value;

@@ -11,6 +11,7 @@
 
 mod fence;
 mod files;
+mod foreign;
 mod lifetime;
 mod options;
 mod pace;
@@ -26,6 +27,7 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 use self::fence::{Access, Fence};
 use self::files::Files;
+pub(crate) use self::foreign::ForeignSled;
 pub use self::options::SledOptions;
 use self::pace::Pace;
 use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};

@@ -16,6 +16,11 @@ mod abandon;
 mod backfill;
 mod contract;
 mod fold;
+#[cfg_attr(
+    not(feature = "sled"),
+    allow(dead_code, reason = "so far only the import from sled fills a table")
+)]
+mod paced;
 mod pacer;
 mod plan;
 mod run;
@@ -37,6 +42,8 @@ use crate::stats::Activity;
 
 pub use abandon::{AbandonPlan, NewWrites};
 pub use contract::ContractPlan;
+#[cfg_attr(not(feature = "sled"), allow(unused_imports, reason = "as the module"))]
+pub(crate) use paced::Paced;
 pub use pacer::Budget;
 pub use plan::Plan;
 pub(crate) use run::Run;

@@ -57,7 +57,7 @@ impl Core {
         let catalog = self.catalog();
         let unswept =
             catalog.tables.values().any(|t| t.migration.is_none() && t.generations.iter().any(|g| g.unswept));
-        let dead = self.shared.engine.trees()?.iter().any(|tree| !catalog.is_named(tree));
+        let dead = self.shared.engine.trees()?.iter().any(|tree| self.is_dead(tree));
         if !unswept && !dead {
             return Ok(());
         }
@@ -104,7 +104,7 @@ fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
         }
     }
     for tree in core.shared.engine.trees()? {
-        if !core.catalog().is_named(&tree) {
+        if core.is_dead(&tree) {
             if !empty(&core.shared, &tree, &meter, stop)? {
                 return Ok(());
             }

@@ -13,6 +13,7 @@ mod full_disk;
 mod golden;
 mod hook_engine;
 mod hooks;
+mod import;
 mod invariants;
 mod key_types;
 mod lifecycle;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// All files below a directory, with their content.
-fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+pub(crate) fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut entries: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -27,7 +27,7 @@ fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// An error's words have to tell the reader what to do.
-fn says(error: &exuvia::Error, words: &[&str]) {
+pub(crate) fn says(error: &exuvia::Error, words: &[&str]) {
     let text = error.to_string();
     for word in words {
         assert!(text.contains(word), "{word:?} is missing in: {text}");
