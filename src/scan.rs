@@ -1,8 +1,11 @@
 //! Scans: an ordered merge of overlay and base, page by page.
 //!
 //! 1. A page takes one epoch and, if the epoch moved meanwhile, is read again from its last key (rules 1, 11).
-//! 2. The overlay's part is read before the base's: an entry that is folded meanwhile is then seen in one of
-//!    them (rule 3). The overlay wins, tombstones hide.
+//! 2. The overlay wins, tombstones hide. Before the frontier the overlay alone answers at `to`. Elsewhere the base's
+//!    part is read first, since it is frozen while the migration is open, and the overlay's part only as far as that
+//!    reaches: an overlay that has few entries yet would otherwise be read far beyond the page. While folding the base
+//!    is written, and the overlay's part is read first: an entry that is folded meanwhile is then seen in one of them
+//!    (rule 3).
 //! 3. If one side's part ends early, the page ends there, so that no key of the other side is judged by a part
 //!    that was not read.
 //! 4. An error ends the scan with that error; only both sides' real end ends it without.
@@ -26,7 +29,8 @@ use crate::version::Version;
 
 /// Records of a page of one side.
 const PAGE_RECORDS: usize = 256;
-/// The first page is small, and each next one twice as large: many scans want a few records only.
+/// The first two pages are small, and each next one twice as large: many scans want a few records only, and some of
+/// what the first page reads may be tombstones.
 const FIRST_PAGE_RECORDS: usize = 16;
 
 /// Records of a range, in key order. See `Table::scan`.
@@ -44,6 +48,8 @@ struct Pages {
     lower: Bound<Vec<u8>>,
     upper: Bound<Vec<u8>>,
     limit: usize,
+    /// Pages read so far.
+    pages: usize,
     front: VecDeque<(Value, Found)>,
     back: VecDeque<(Value, Found)>,
     /// Everything between `front` and `back` has been read.
@@ -64,6 +70,7 @@ impl<K: Key, V: Version> Scan<K, V> {
             lower,
             upper,
             limit: FIRST_PAGE_RECORDS,
+            pages: 0,
             front: VecDeque::new(),
             back: VecDeque::new(),
             exhausted: false,
@@ -157,7 +164,10 @@ impl Pages {
         };
         state.shared.recorder.finish(timer, Operation::Scan, state.activity(), Duration::ZERO, &state.name);
         let page = result?;
-        self.limit = (self.limit * 2).min(PAGE_RECORDS);
+        if self.pages > 0 {
+            self.limit = (self.limit * 2).min(PAGE_RECORDS);
+        }
+        self.pages += 1;
         match page.last {
             _ if page.end => self.exhausted = true,
             None => {}
@@ -186,6 +196,10 @@ struct Resolved {
 }
 
 impl Resolved {
+    fn new(records: usize, end: bool) -> Self {
+        Resolved { found: Vec::with_capacity(records), last: None, end, error: None }
+    }
+
     fn push(&mut self, key: Value, found: Result<Found>) -> bool {
         match found {
             Ok(Found::Absent) => {}
@@ -213,8 +227,7 @@ fn read_page(
         Kind::Settled { tree, .. } => {
             let mut page = Page::with_capacity(limit);
             let end = tree.tree.scan(range, reverse, limit, &mut page)?;
-            let mut resolved =
-                Resolved { found: Vec::with_capacity(page.len()), last: None, end, error: None };
+            let mut resolved = Resolved::new(page.len(), end);
             for (key, value) in page {
                 let found = state.plain(&key, value, 0, false);
                 if !resolved.push(key, found) {
@@ -223,13 +236,75 @@ fn read_page(
             }
             Ok(resolved)
         }
-        Kind::Open(open) => merged_page(state, open, open.side(view), range, reverse, limit),
-        Kind::Folding(open) => merged_page(state, open, Side::From, range, reverse, limit),
+        Kind::Open(open) => {
+            let side = open.side(view);
+            let frontier = state.frontier();
+            match covered(range, reverse, side, &frontier) {
+                Some(part) => overlay_page(state, open, part, range.1, reverse, limit),
+                None => open_page(state, open, side, range, reverse, limit),
+            }
+        }
+        Kind::Folding(open) => folding_page(state, open, range, reverse, limit),
         Kind::Dropped => Err(state.dropped()),
     }
 }
 
-fn merged_page(
+/// The part of a range at `to` that the overlay alone answers: every base key before the frontier has an overlay entry.
+fn covered<'a>(
+    range: KeyRange<'a>,
+    reverse: bool,
+    side: Side,
+    frontier: &'a Frontier,
+) -> Option<KeyRange<'a>> {
+    let last = match (side, frontier) {
+        (Side::To, Frontier::End) => return Some(range),
+        (Side::To, Frontier::After(last)) => last.as_slice(),
+        _ => return None,
+    };
+    let begins = |bound: Bound<&[u8]>| match bound {
+        Bound::Unbounded => true,
+        Bound::Included(key) => key <= last,
+        Bound::Excluded(key) => key < last,
+    };
+    let ends = |bound: Bound<&[u8]>| match bound {
+        Bound::Unbounded => false,
+        Bound::Included(key) | Bound::Excluded(key) => key <= last,
+    };
+    match range {
+        range if ends(range.1) => Some(range),
+        // A scan forward comes to the rest with its next page.
+        (lower, _) if !reverse && begins(lower) => Some((lower, Bound::Included(last))),
+        _ => None,
+    }
+}
+
+/// A page of a range that the overlay alone answers.
+fn overlay_page(
+    state: &TableState,
+    open: &Open,
+    part: KeyRange<'_>,
+    upper: Bound<&[u8]>,
+    reverse: bool,
+    limit: usize,
+) -> Result<Resolved> {
+    let mut page = Page::with_capacity(limit);
+    let end = open.overlay.tree.scan(part, reverse, limit, &mut page)?;
+    let (read, whole) = (page.len(), part.1 == upper);
+    let mut resolved = Resolved::new(read, end && whole);
+    for (key, value) in page {
+        let found = state.resolve(open, Side::To, &key, Some(value), || Ok(None));
+        if !resolved.push(key, found) {
+            return Ok(resolved);
+        }
+    }
+    if let (true, false, Bound::Included(last)) = (end, whole, part.1) {
+        resolved.last = Some(Value::from(last));
+    }
+    Ok(resolved)
+}
+
+/// A page while the migration is open.
+fn open_page(
     state: &TableState,
     open: &Open,
     side: Side,
@@ -237,25 +312,50 @@ fn merged_page(
     reverse: bool,
     limit: usize,
 ) -> Result<Resolved> {
-    let frontier = Frontier::clone(&state.frontier());
+    let (mut base, mut overlay) = (Page::with_capacity(limit), Page::with_capacity(limit));
+    let base_end = open.base.tree.scan(range, reverse, limit, &mut base)?;
+    let (range, base_last) = shorten(range, reverse, if base_end { None } else { base.last() });
+    let overlay_end = open.overlay.tree.scan(range, reverse, limit, &mut overlay)?;
+    let overlay_last = if overlay_end { None } else { overlay.last().map(|(key, _)| key.clone()) };
+    let end = overlay_end && base_end;
+    Ok(merged_page(state, open, side, reverse, (overlay, overlay_last), (base, base_last), end))
+}
+
+/// A page while the overlay is folded into the base.
+fn folding_page(
+    state: &TableState,
+    open: &Open,
+    range: KeyRange<'_>,
+    reverse: bool,
+    limit: usize,
+) -> Result<Resolved> {
     let (mut overlay, mut base) = (Page::new(), Page::new());
     let overlay_end = open.overlay.tree.scan(range, reverse, limit, &mut overlay)?;
     let (range, overlay_last) = shorten(range, reverse, if overlay_end { None } else { overlay.last() });
-    // At `to`, every base key before the frontier has an overlay entry: the base has nothing to add there.
-    let covered = side == Side::To
-        && match (&frontier, range.1) {
-            (Frontier::End, _) => true,
-            (frontier, Bound::Included(last) | Bound::Excluded(last)) => frontier.covers(last),
-            (_, Bound::Unbounded) => false,
-        };
-    let base_end = if covered { true } else { open.base.tree.scan(range, reverse, limit, &mut base)? };
+    let base_end = open.base.tree.scan(range, reverse, limit, &mut base)?;
     let base_last = if base_end { None } else { base.last().map(|(key, _)| key.clone()) };
+    let end = overlay_end && base_end;
+    Ok(merged_page(state, open, Side::From, reverse, (overlay, overlay_last), (base, base_last), end))
+}
+
+/// What was read of one side, and the last key of it if there may be more.
+type Part = (Page, Option<Value>);
+
+fn merged_page(
+    state: &TableState,
+    open: &Open,
+    side: Side,
+    reverse: bool,
+    (overlay, overlay_last): Part,
+    (base, base_last): Part,
+    end: bool,
+) -> Resolved {
     let in_reach = |key: &Value, last: &Option<Value>| match last {
         None => true,
         Some(last) if reverse => **key >= **last,
         Some(last) => **key <= **last,
     };
-    let mut resolved = Resolved { found: Vec::new(), last: None, end: overlay_end && base_end, error: None };
+    let mut resolved = Resolved::new(overlay.len().max(base.len()), end);
     let (mut overlay, mut base) = (overlay.into_iter().peekable(), base.into_iter().peekable());
     while let Some((key, overlay, base)) = take_next(&mut overlay, &mut base, reverse) {
         if !in_reach(&key, &base_last) || !in_reach(&key, &overlay_last) {
@@ -266,7 +366,7 @@ fn merged_page(
             break;
         }
     }
-    Ok(resolved)
+    resolved
 }
 
 /// Cuts a range after `last`, the last key that the overlay's part reached.

@@ -99,6 +99,7 @@ impl<'a> TableBackfill<'a> {
             result
         });
         self.calls.push(took);
+        give_turn();
         result
     }
 
@@ -482,6 +483,13 @@ fn describe(failure: &CastFailure) -> String {
         }
         _ => format!("version {}: {}", failure.from, failure.source),
     }
+}
+
+/// Lets a thread go first that waits for this core. After every record: a scheduler may leave a running thread its core
+/// for longer than a whole batch takes, also before one of higher priority (Linux does, since EEVDF), and then a batch
+/// is what a foreground call waits for.
+pub(crate) fn give_turn() {
+    std::thread::yield_now();
 }
 
 /// An error that trying again may mend.

@@ -17,7 +17,7 @@ use crate::engine::{Outcome, Page, Value};
 use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
-use crate::migration::backfill::{is_transient, timed};
+use crate::migration::backfill::{give_turn, is_transient, timed};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::run::{Run, RunTable, Waiting};
 use crate::migration::worker;
@@ -85,6 +85,7 @@ fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u6
             for (key, value) in page {
                 moved += u64::from(fold_entry(table, &route, open, meter, &key, value, &mut calls)?);
                 lower = Bound::Excluded(key.to_vec());
+                give_turn();
             }
             Ok((read, end))
         });

@@ -19,7 +19,7 @@ use crate::engine::{Page, Tree};
 use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::ledger::Event;
-use crate::migration::backfill::timed;
+use crate::migration::backfill::{give_turn, timed};
 use crate::migration::pacer::{self, Decision, Measured};
 use crate::migration::worker;
 use crate::route::{Kind, TableState};
@@ -213,6 +213,7 @@ fn paced(
                 if !each(&key, value, &mut calls)? {
                     return Ok((records, end, false));
                 }
+                give_turn();
                 lower = Bound::Excluded(key.to_vec());
             }
             Ok((records, end, true))
