@@ -404,3 +404,35 @@ fn take_next(
     let key = over.as_ref().or(under.as_ref()).map(|(key, _)| key.clone())?;
     Some((key, over.map(|(_, value)| value), under.map(|(_, value)| value)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &[u8] = b"a";
+    const M: &[u8] = b"m";
+    const Z: &[u8] = b"z";
+
+    #[test]
+    fn the_overlay_alone_answers_at_to_as_far_as_the_frontier_and_nowhere_else() {
+        let at_m = Frontier::After(M.to_vec());
+        let all: KeyRange<'_> = (Bound::Unbounded, Bound::Unbounded);
+        let within: KeyRange<'_> = (Bound::Included(A), Bound::Included(M));
+        let across: KeyRange<'_> = (Bound::Excluded(A), Bound::Excluded(Z));
+        let beyond: KeyRange<'_> = (Bound::Excluded(M), Bound::Unbounded);
+        for reverse in [false, true] {
+            assert_eq!(covered(all, reverse, Side::To, &Frontier::End), Some(all));
+            assert_eq!(covered(within, reverse, Side::To, &at_m), Some(within));
+            assert_eq!(covered(beyond, reverse, Side::To, &at_m), None);
+            assert_eq!(covered(all, reverse, Side::To, &Frontier::Start), None);
+            for frontier in [&Frontier::Start, &at_m, &Frontier::End] {
+                assert_eq!(covered(within, reverse, Side::From, frontier), None, "old code reads the base");
+            }
+        }
+        let part = (across.0, Bound::Included(M));
+        assert_eq!(covered(across, false, Side::To, &at_m), Some(part), "the rest is another page's");
+        assert_eq!(covered(across, true, Side::To, &at_m), None, "a scan backward begins beyond it");
+        let from_m = (Bound::Included(M), Bound::Unbounded);
+        assert_eq!(covered(from_m, false, Side::To, &at_m), Some((Bound::Included(M), Bound::Included(M))));
+    }
+}
