@@ -1,7 +1,7 @@
 //! What an operation costs, beside the raw engine doing the same work with the same codec.
 //!
 //! `cargo bench --bench ops` runs criterion's groups and then prints paired ratios: both sides in turn, many
-//! rounds, the median of the rounds' ratios with its quartiles. On a shared machine the paired ratios are the
+//! rounds, the median of the rounds' ratios with its quartiles; with `--features fjall` beside that engine too. On a shared machine the paired ratios are the
 //! figures to quote.
 
 use std::hint::black_box;
@@ -16,6 +16,8 @@ const RECORDS: u64 = 100_000;
 const BACKFILL_RECORDS: u64 = 20_000;
 const ROUNDS: usize = 41;
 const OPS_PER_ROUND: usize = 20_000;
+const OPEN_RECORDS: u64 = 1_000_000;
+const OPEN_ROUNDS: usize = 9;
 
 /// About 150 bytes.
 #[derive(Serialize, Deserialize, Clone)]
@@ -226,7 +228,11 @@ fn our_scan(table: &Table<u64, ItemV1>) {
 }
 
 /// Median and quartiles of the ratio of two jobs that are run in turn.
-fn paired(name: &str, mut ours: impl FnMut(), mut raws: impl FnMut()) {
+fn paired(name: &str, ours: impl FnMut(), raws: impl FnMut()) {
+    paired_rounds(name, (ROUNDS, OPS_PER_ROUND), ours, raws);
+}
+
+fn paired_rounds(name: &str, (rounds, ops): (usize, usize), mut ours: impl FnMut(), mut raws: impl FnMut()) {
     let timed = |job: &mut dyn FnMut()| {
         let start = Instant::now();
         job();
@@ -234,7 +240,7 @@ fn paired(name: &str, mut ours: impl FnMut(), mut raws: impl FnMut()) {
     };
     let mut ratios = Vec::new();
     let (mut our_times, mut raw_times) = (Vec::new(), Vec::new());
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         // The order alternates, so that neither always runs in the other's wake.
         let (our_time, raw_time) = if round % 2 == 0 {
             let our_time = timed(&mut ours);
@@ -250,15 +256,118 @@ fn paired(name: &str, mut ours: impl FnMut(), mut raws: impl FnMut()) {
     ratios.sort_by(f64::total_cmp);
     our_times.sort();
     raw_times.sort();
-    let per_op = |time: Duration| time.as_nanos() / OPS_PER_ROUND as u128;
-    let at = |share: usize| ratios.get(ROUNDS * share / 4).copied().unwrap_or(f64::NAN);
+    let per_op = |time: Duration| time.as_nanos() / ops as u128;
+    let at = |share: usize| ratios.get(rounds * share / 4).copied().unwrap_or(f64::NAN);
     println!(
         "paired {name}: ratio {:.3} (quartiles {:.3} to {:.3}); exuvia {} ns, raw {} ns an operation",
         at(2),
         at(1),
         at(3),
-        per_op(our_times[ROUNDS / 2]),
-        per_op(raw_times[ROUNDS / 2]),
+        per_op(our_times[rounds / 2]),
+        per_op(raw_times[rounds / 2]),
+    );
+}
+
+#[cfg(feature = "fjall")]
+mod on_fjall {
+    //! The same ratios beside raw fjall, set as the engine sets it.
+
+    use std::hint::black_box;
+    use std::path::Path;
+
+    use exuvia::engine::{EngineKind, FjallOptions};
+    use exuvia::{Store, Table, Version};
+
+    use super::{
+        ItemV1, ItemV2, OPEN_RECORDS, OPEN_ROUNDS, OPS_PER_ROUND, RECORDS, Scratch, decode, encode, item,
+        our_scan, paired, paired_rounds, shuffled,
+    };
+
+    fn database(path: &Path) -> (fjall::Database, fjall::Keyspace) {
+        let builder = fjall::Database::builder(path).cache_size(256 << 20).worker_threads(1);
+        let db = builder.max_journaling_size(64 << 20).open().expect("raw engine opens");
+        let bytes = FjallOptions::MEMTABLE_BYTES;
+        let options = || fjall::KeyspaceCreateOptions::default().max_memtable_size(bytes);
+        let keyspace = db.keyspace("items", options).expect("keyspace opens");
+        (db, keyspace)
+    }
+
+    fn raw(path: &Path, count: u64) -> (fjall::Database, fjall::Keyspace) {
+        let (db, keyspace) = database(path);
+        for id in 0..count {
+            keyspace.insert(id.to_be_bytes(), encode(&item(id))).expect("raw put");
+        }
+        (db, keyspace)
+    }
+
+    fn raw_get(keyspace: &fjall::Keyspace, id: u64) -> Option<ItemV1> {
+        keyspace.get(id.to_be_bytes()).expect("raw get").map(|bytes| decode(&bytes))
+    }
+
+    fn raw_scan(keyspace: &fjall::Keyspace) {
+        for entry in keyspace.range(1000u64.to_be_bytes()..).take(10_000) {
+            black_box(decode::<ItemV1>(&entry.into_inner().expect("raw scan").1));
+        }
+    }
+
+    fn store(path: &Path) -> (Store, Table<u64, ItemV1>) {
+        let store = Store::options().engine(EngineKind::Fjall).open(path).expect("store opens");
+        let table = store.table("items").expect("table opens");
+        (store, table)
+    }
+
+    pub fn ratios() {
+        let (raw_dir, our_dir) = (Scratch::new("raw-fjall"), Scratch::new("exuvia-fjall"));
+        let (_db, keyspace) = raw(&raw_dir.0, RECORDS);
+        let (store, old) = store(&our_dir.0);
+        for id in 0..RECORDS {
+            old.put(&id, &item(id)).expect("put");
+        }
+        let new: Table<u64, ItemV2> = store.table("items").expect("table opens");
+        let keys: Vec<u64> = shuffled(RECORDS).take(OPS_PER_ROUND).collect();
+        let record = item(7);
+        let raw_gets = || keys.iter().for_each(|id| drop(black_box(raw_get(&keyspace, *id))));
+        paired("fjall: get", || keys.iter().for_each(|id| drop(black_box(old.get(id)))), raw_gets);
+        paired(
+            "fjall: get with lazy upcast",
+            || keys.iter().for_each(|id| drop(black_box(new.get(id)))),
+            || keys.iter().for_each(|id| drop(black_box(raw_get(&keyspace, *id).map(ItemV2::upcast)))),
+        );
+        let raw_put = |id: &u64| keyspace.insert(id.to_be_bytes(), encode(&record)).expect("raw put");
+        paired(
+            "fjall: put",
+            || keys.iter().for_each(|id| old.put(id, &record).expect("put")),
+            || keys.iter().for_each(raw_put),
+        );
+        let twice = |scan: &dyn Fn()| (0..2).for_each(|_| scan());
+        paired("fjall: scan (a record)", || twice(&|| our_scan(&old)), || twice(&|| raw_scan(&keyspace)));
+    }
+
+    pub fn opens() {
+        let (raw_dir, our_dir) = (Scratch::new("open-raw-fjall"), Scratch::new("open-fjall"));
+        drop(raw(&raw_dir.0, OPEN_RECORDS));
+        let opened = store(&our_dir.0);
+        (0..OPEN_RECORDS).for_each(|id| opened.1.put(&id, &item(id)).expect("put"));
+        drop(opened);
+        paired_rounds(
+            "fjall: open with 1 million records",
+            (OPEN_ROUNDS, 1),
+            || drop(store(&our_dir.0)),
+            || drop(database(&raw_dir.0)),
+        );
+    }
+}
+
+/// Open and close, with so many records.
+fn opens() {
+    let (raw_dir, our_dir) = (Scratch::new("open-raw"), Scratch::new("open"));
+    drop(raw(&raw_dir.0, OPEN_RECORDS));
+    drop(exuvia(&our_dir.0, OPEN_RECORDS));
+    paired_rounds(
+        "open with 1 million records",
+        (OPEN_ROUNDS, 1),
+        || drop(exuvia(&our_dir.0, 0)),
+        || drop(raw(&raw_dir.0, 0)),
     );
 }
 
@@ -293,5 +402,11 @@ fn main() {
     // `cargo test --benches` and criterion's list and test modes have no use for the ratios.
     if !std::env::args().any(|arg| arg == "--test" || arg == "--list") {
         ratios();
+        opens();
+        #[cfg(feature = "fjall")]
+        {
+            on_fjall::ratios();
+            on_fjall::opens();
+        }
     }
 }

@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::engine::EngineKind;
 use crate::error::{Error, Result};
 
 /// The file that marks a directory as a store and names its engine. It is there once the first catalog is durable.
@@ -20,9 +21,16 @@ const CLAIM: &str = "EXUVIA.new";
 const MARK_FORMAT: &str = "exuvia store, format 1";
 const LOCK: &str = "LOCK";
 
-/// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory. Answers
-/// whether the store is new, so that [`finish`] has to follow.
-pub(crate) fn prepare(path: &Path, engine: &str, create: bool) -> Result<(File, bool)> {
+/// A directory that is locked, and whose engine is known.
+pub(crate) struct Prepared {
+    pub(crate) lock: File,
+    /// [`finish`] has to follow.
+    pub(crate) new: bool,
+    pub(crate) kind: EngineKind,
+}
+
+/// Checks that `path` is a store, or can become one; locks it. Changes nothing in a foreign directory.
+pub(crate) fn prepare(path: &Path, asked: Option<EngineKind>, create: bool) -> Result<Prepared> {
     let fail = |reason: &str, source: Option<std::io::Error>| {
         Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
     };
@@ -39,14 +47,16 @@ pub(crate) fn prepare(path: &Path, engine: &str, create: bool) -> Result<(File, 
         }
         Err(e) => return fail("cannot be looked at; check the path and its permissions", Some(e)),
     }
-    let new = match fs::read(path.join(MARK)) {
-        Ok(text) => {
-            check_mark(path, &String::from_utf8_lossy(&text), engine)?;
-            false
+    let (new, kind) = match fs::read(path.join(MARK)) {
+        Ok(text) => (false, check_mark(path, &String::from_utf8_lossy(&text), asked)?),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            // One that began to be made goes on with its engine.
+            (true, asked.or_else(|| claimed(path)).unwrap_or_else(EngineKind::usual))
         }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => true,
         Err(e) => return fail("its EXUVIA file cannot be read; check the permissions", Some(e)),
     };
+    kind.check_built_in()?;
+    let engine = kind.name();
     if new {
         match is_foreign(path, engine) {
             Ok(true) => {
@@ -77,7 +87,13 @@ pub(crate) fn prepare(path: &Path, engine: &str, create: bool) -> Result<(File, 
     if new && let Err(e) = claim(path, engine) {
         return fail("cannot be written to", Some(e));
     }
-    Ok((lock, new))
+    Ok(Prepared { lock, new, kind })
+}
+
+/// The engine of a store whose making died before it was done.
+fn claimed(path: &Path) -> Option<EngineKind> {
+    let claim = fs::read_to_string(path.join(CLAIM)).ok()?;
+    EngineKind::from_name(claim.lines().nth(1)?.strip_prefix("engine ")?)
 }
 
 /// Whether a directory without a mark holds anything but what the making of a store leaves behind when it dies.
@@ -125,7 +141,7 @@ pub(crate) fn finish(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
+fn check_mark(path: &Path, text: &str, asked: Option<EngineKind>) -> Result<EngineKind> {
     let fail = |reason: String| Err(Error::Format { reason: format!("{}: {reason}", path.display()) });
     let mut lines = text.lines();
     if lines.next() != Some(MARK_FORMAT) {
@@ -133,12 +149,21 @@ fn check_mark(path: &Path, text: &str, engine: &str) -> Result<()> {
             "its EXUVIA file does not say {MARK_FORMAT:?}: the store is damaged, or of a newer release; use that"
         ));
     }
-    match lines.next().and_then(|line| line.strip_prefix("engine ")) {
-        Some(found) if found == engine => Ok(()),
-        Some(found) => fail(format!(
-            "the store was written by the engine {found:?} and is being opened with {engine:?}; open it with \
-             {found:?}"
+    let Some(name) = lines.next().and_then(|line| line.strip_prefix("engine ")) else {
+        return fail("its EXUVIA file names no engine: it is damaged".to_owned());
+    };
+    let Some(found) = EngineKind::from_name(name) else {
+        return fail(format!(
+            "the store was written by the engine {name:?}, which this release does not know; use a newer one, or \
+             mend its EXUVIA file"
+        ));
+    };
+    match asked {
+        Some(asked) if asked != found => fail(format!(
+            "the store was written by the engine {name:?} and is being opened with {:?}; open it with {name:?}, or \
+             without asking for an engine",
+            asked.name()
         )),
-        None => fail("its EXUVIA file names no engine: it is damaged".to_owned()),
+        _ => Ok(found),
     }
 }

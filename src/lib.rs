@@ -23,7 +23,7 @@ mod admin;
 mod catalog;
 pub mod codec;
 mod core;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "fjall"))]
 mod directory;
 pub mod engine;
 mod envelope;

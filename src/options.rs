@@ -1,11 +1,13 @@
 //! How a store is opened.
 
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "fjall"))]
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::Engine;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+use crate::engine::EngineKind;
 use crate::error::Result;
 use crate::migration::Budget;
 use crate::observe::Observer;
@@ -35,9 +37,11 @@ impl Default for Durability {
 #[must_use = "options do nothing until `open` is called"]
 #[derive(Clone)]
 pub struct Options {
-    settings: Settings,
-    cache_bytes: u64,
-    create: bool,
+    pub(crate) settings: Settings,
+    pub(crate) cache_bytes: u64,
+    pub(crate) create: bool,
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    pub(crate) engine: Option<EngineKind>,
 }
 
 #[derive(Clone)]
@@ -63,6 +67,8 @@ impl Default for Options {
             },
             cache_bytes: 256 << 20,
             create: true,
+            #[cfg(any(feature = "sled", feature = "fjall"))]
+            engine: None,
         }
     }
 }
@@ -110,6 +116,14 @@ impl Options {
         self
     }
 
+    /// The engine that is to keep the store. Default: the one that keeps it already, which its `EXUVIA` file names; for
+    /// a new store sled, or fjall in a program that was built without sled.
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    pub fn engine(mut self, engine: EngineKind) -> Self {
+        self.engine = Some(engine);
+        self
+    }
+
     /// Whether anything happens by itself: backfill, fold, sweep, the flush of buffered writes. Default: yes.
     /// Without it the store is left as it is found, for tools that only look; what was begun goes on at the next
     /// open that has it.
@@ -124,11 +138,11 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// [`crate::Error::Path`], [`crate::Error::Locked`], [`crate::Error::Format`] (a foreign directory, another
-    /// engine, a newer format), or damage of the catalog. Nothing on disk is changed by a refused open.
-    #[cfg(feature = "sled")]
+    /// [`crate::Error::Path`], [`crate::Error::Locked`], [`crate::Error::Format`] (another engine than the one asked
+    /// for, an engine that this program was built without, a newer format), or damage of the catalog. Nothing on disk is changed by a refused open.
+    #[cfg(any(feature = "sled", feature = "fjall"))]
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        Store::open_directory(path.as_ref(), self.settings, self.cache_bytes, self.create)
+        Store::open_directory(path.as_ref(), self)
     }
 
     /// Opens a store in an engine that was made elsewhere, for example a [`crate::engine::MemoryEngine`].

@@ -3,13 +3,13 @@
 mod types;
 
 use std::fs::File;
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "fjall"))]
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::catalog::Catalog;
 use crate::core::{Core, Lease, Shared};
-#[cfg(feature = "sled")]
+#[cfg(any(feature = "sled", feature = "fjall"))]
 use crate::directory;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -50,22 +50,17 @@ impl Store {
     /// # Errors
     ///
     /// As [`Options::open`].
-    #[cfg(feature = "sled")]
+    #[cfg(any(feature = "sled", feature = "fjall"))]
     pub fn open(path: impl AsRef<Path>) -> Result<Store> {
         Options::default().open(path)
     }
 
-    #[cfg(feature = "sled")]
-    pub(crate) fn open_directory(
-        path: &Path,
-        settings: Settings,
-        cache_bytes: u64,
-        create: bool,
-    ) -> Result<Store> {
-        let (lock, new) = directory::prepare(path, "sled", create)?;
-        let options = crate::engine::SledOptions::default().cache_bytes(cache_bytes);
-        let engine = crate::engine::SledEngine::open(path.join("sled"), options)?;
-        let store = Store::open_engine(Arc::new(engine), settings, Some(path.to_owned()), Some(lock), new)?;
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    pub(crate) fn open_directory(path: &Path, options: Options) -> Result<Store> {
+        let directory::Prepared { lock, new, kind } =
+            directory::prepare(path, options.engine, options.create)?;
+        let engine = kind.open(path.join(kind.name()), options.cache_bytes)?;
+        let store = Store::open_engine(engine, options.settings, Some(path.to_owned()), Some(lock), new)?;
         if new && let Err(e) = directory::finish(path) {
             let reason = "the store was made, and cannot be marked as one".to_owned();
             return Err(crate::error::Error::Path { path: path.to_owned(), reason, source: Some(e) });

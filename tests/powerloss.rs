@@ -79,7 +79,11 @@ enum Stage {
 }
 
 fn main() -> ExitCode {
-    let kinds = [&[engine_rig::ENGINE, store_rig::STORE], &sled_rigs::KINDS[..]].concat();
+    let kinds = [
+        &[engine_rig::ENGINE, engine_rig::FJALL, store_rig::STORE, store_rig::ON_FJALL],
+        &sled_rigs::KINDS[..],
+    ]
+    .concat();
     let args = match Args::parse(&kinds, "exuvia-engine") {
         Ok(args) => args,
         Err(message) => return fail(&message),

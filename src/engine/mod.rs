@@ -5,6 +5,12 @@
 //! memory and a remote transactional store all fit. Single-key calls are the hot path; [`Engine::commit`] is
 //! for the few changes that span keys or trees.
 
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod draft;
+#[cfg(feature = "fjall")]
+mod fjall;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod kind;
 mod memory;
 mod range;
 #[cfg(feature = "sled")]
@@ -14,6 +20,10 @@ mod value;
 use std::ops::Bound;
 use std::sync::Arc;
 
+#[cfg(feature = "fjall")]
+pub use self::fjall::{FjallEngine, FjallOptions};
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub use self::kind::EngineKind;
 #[cfg(feature = "sled")]
 pub(crate) use self::sled::ForeignSled;
 #[cfg(feature = "sled")]
@@ -124,7 +134,7 @@ pub trait Snapshot: Send + Sync {
 
 /// A storage engine. All calls may be made from any thread.
 pub trait Engine: Send + Sync {
-    /// The name that is recorded in the store (`"sled"`, `"memory"`).
+    /// The name that is recorded in the store (`"sled"`, `"fjall"`, `"memory"`).
     fn name(&self) -> &'static str;
 
     /// Opens a tree, and creates it if it is not there.

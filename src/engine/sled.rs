@@ -30,7 +30,9 @@ use self::files::Files;
 pub(crate) use self::foreign::ForeignSled;
 pub use self::options::SledOptions;
 use self::pace::Pace;
-use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
+use super::{
+    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, draft, range,
+};
 use crate::error::{EngineError, EngineErrorKind};
 
 /// The size of sled's segments, fixed when a store is made. Pages over a quarter of it would become files of their
@@ -107,10 +109,12 @@ impl SledEngine {
                 .mode(sled::Mode::HighThroughput)
                 .flush_every_ms(None)
         };
-        if files::is_new(directory).map_err(io)? {
-            let draft = files::begin_draft(directory).map_err(io)?;
-            drop(lifetime::open(&config(&draft), &draft, &place)?);
-            files::finish_draft(&draft, directory).map_err(io)?;
+        if draft::is_new(directory).map_err(io)? {
+            // sled writes its `conf` without a sync, and half a `conf` can never be opened.
+            let made = draft::begin(directory).map_err(io)?;
+            drop(lifetime::open(&config(&made), &made, &place)?);
+            files::wait_for_close(&made).map_err(io)?;
+            draft::finish(&made, directory).map_err(io)?;
         }
         let directory = directory.canonicalize().map_err(io)?;
         files::remove_half_snapshots(&directory).map_err(io)?;

@@ -12,6 +12,8 @@ enum Repr {
     Shared(Arc<[u8]>),
     #[cfg(feature = "sled")]
     Sled(sled::IVec),
+    #[cfg(feature = "fjall")]
+    Fjall(fjall::Slice),
 }
 
 impl Deref for Value {
@@ -23,6 +25,8 @@ impl Deref for Value {
             Repr::Shared(bytes) => bytes,
             #[cfg(feature = "sled")]
             Repr::Sled(bytes) => bytes,
+            #[cfg(feature = "fjall")]
+            Repr::Fjall(bytes) => bytes,
         }
     }
 }
@@ -51,5 +55,14 @@ impl Value {
     #[inline]
     pub(super) fn from_sled(bytes: sled::IVec) -> Self {
         Value(Repr::Sled(bytes))
+    }
+}
+
+#[cfg(feature = "fjall")]
+impl Value {
+    /// Wraps fjall's buffer. Not a `From`, for the same reason.
+    #[inline]
+    pub(super) fn from_fjall(bytes: fjall::Slice) -> Self {
+        Value(Repr::Fjall(bytes))
     }
 }

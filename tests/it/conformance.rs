@@ -5,10 +5,10 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use std::sync::Arc;
 
 use exuvia::EngineErrorKind;
-use exuvia::engine::{Engine, MemoryEngine, Outcome, Page};
+use exuvia::engine::{Engine, EngineKind, MemoryEngine, Outcome, Page};
 
 use crate::conformance_commits::{commits, concurrent_commits, counter};
-use crate::records::{check, get, pages, small_sled, write};
+use crate::records::{check, get, on_disk, pages, write};
 use crate::scratch::Scratch;
 
 /// Gives an engine over the same records each time it is called; memory forgets nothing while it lives.
@@ -28,8 +28,15 @@ fn recording_memory_conforms() {
 
 #[test]
 fn sled_conforms() {
-    let scratch = Scratch::new("conformance");
-    conformance(&|| small_sled(&scratch));
+    let scratch = Scratch::new("conformance-sled");
+    conformance(&|| on_disk(EngineKind::Sled, &scratch));
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn fjall_conforms() {
+    let scratch = Scratch::new("conformance-fjall");
+    conformance(&|| on_disk(EngineKind::Fjall, &scratch));
 }
 
 fn conformance(open: Open<'_>) {

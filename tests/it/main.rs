@@ -7,6 +7,10 @@ mod bad_input;
 mod command;
 mod conformance;
 mod conformance_commits;
+mod damage;
+mod engine_choice;
+#[cfg(feature = "fjall")]
+mod engine_fjall;
 mod engine_memory;
 mod engine_sled;
 mod full_disk;

@@ -1,18 +1,28 @@
-//! A real death of the process under the sled engine.
+//! A real death of the process under each engine.
 
 use std::io::{BufRead, BufReader};
 use std::ops::Bound::Unbounded;
 
-use exuvia::engine::{Engine, Outcome, SledEngine, SledOptions};
+use exuvia::engine::{EngineKind, Outcome};
 
-use crate::records::{get, pages, small_sled, write};
+use crate::records::{get, on_disk, pages, write};
 use crate::scratch::{Scratch, child, child_argument};
 
 /// A child writes, flushes, says so, and is killed; what it said it had flushed must be there.
 #[test]
-fn what_was_flushed_survives_the_death_of_the_process() {
+fn what_was_flushed_to_sled_survives_the_death_of_the_process() {
+    killed(EngineKind::Sled, "process_death::what_was_flushed_to_sled_survives_the_death_of_the_process");
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn what_was_flushed_to_fjall_survives_the_death_of_the_process() {
+    killed(EngineKind::Fjall, "process_death::what_was_flushed_to_fjall_survives_the_death_of_the_process");
+}
+
+fn killed(kind: EngineKind, test: &str) {
     if let Some(path) = child_argument() {
-        let engine = SledEngine::open(path, SledOptions::new()).unwrap();
+        let engine = kind.open(path, 16 << 20).unwrap();
         let tree = engine.tree("t").unwrap();
         for n in 0_u32.. {
             tree.put(&n.to_be_bytes(), &[n as u8; 300]).unwrap();
@@ -25,10 +35,10 @@ fn what_was_flushed_survives_the_death_of_the_process() {
         }
     }
     let scratch = Scratch::new("kill");
-    let name = "process_death::what_was_flushed_survives_the_death_of_the_process";
+    let directory = scratch.path().join(kind.name());
     let mut flushed = 0;
     for round in 1..=3_u32 {
-        let mut running = child(name, scratch.path().to_str().unwrap()).spawn().unwrap();
+        let mut running = child(test, directory.to_str().unwrap()).spawn().unwrap();
         let lines = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
         let said = lines.filter_map(|line| line.strip_prefix("flushed ").map(|n| n.parse::<u32>().unwrap()));
         let mut said = said.take(7 * round as usize);
@@ -36,7 +46,7 @@ fn what_was_flushed_survives_the_death_of_the_process() {
         running.kill().unwrap();
         running.wait().unwrap();
 
-        let engine = small_sled(&scratch);
+        let engine = on_disk(kind, &scratch);
         let tree = engine.tree("t").unwrap();
         for n in 0..=flushed {
             assert_eq!(get(&*tree, &n.to_be_bytes()), Some(vec![n as u8; 300]), "round {round}");

@@ -3,12 +3,13 @@
 use std::ops::Bound::{self, Excluded};
 use std::sync::Arc;
 
-use exuvia::engine::{Check, Engine, KeyRange, Page, SledEngine, SledOptions, Tree, Write};
+use exuvia::engine::{Check, Engine, EngineKind, KeyRange, Page, Tree, Write};
 
 use crate::scratch::Scratch;
 
-pub(crate) fn small_sled(scratch: &Scratch) -> Arc<dyn Engine> {
-    Arc::new(SledEngine::open(scratch.path(), SledOptions::new().cache_bytes(16 << 20)).unwrap())
+/// The engine over the records in a directory of a test.
+pub(crate) fn on_disk(kind: EngineKind, scratch: &Scratch) -> Arc<dyn Engine> {
+    kind.open(scratch.path().join(kind.name()), 16 << 20).unwrap()
 }
 
 pub(crate) fn get(tree: &dyn Tree, key: &[u8]) -> Option<Vec<u8>> {

@@ -1,12 +1,13 @@
-//! The store's sled engine, as it is used.
+//! The store's engines, as they are used.
 
 use std::ops::Bound;
-use std::path::Path;
 use std::sync::Arc;
 
-use exuvia::engine::{Engine, Outcome, Page, SledEngine, SledOptions, Tree, Write};
+use exuvia::engine::{
+    Engine, FjallEngine, FjallOptions, Outcome, Page, SledEngine, SledOptions, Tree, Write,
+};
 
-use crate::rig::{Change, Kind, Opened, Pairs, Rig, Sizes, TREES};
+use crate::rig::{Change, Kind, Opened, Pairs, Rig, TREES};
 
 pub const ENGINE: Kind = Kind {
     name: "exuvia-engine",
@@ -14,17 +15,31 @@ pub const ENGINE: Kind = Kind {
     longest_value: 48 << 10,
     longest_key: 2 << 10,
     batches: true,
-    open,
+    open: |path, sizes| {
+        let options = SledOptions::new().cache_bytes(sizes.cache);
+        rigged(Arc::new(SledEngine::open(path, options).map_err(|e| format!("open: {e}"))?))
+    },
+};
+
+/// Memtables are as small as segments of sled's log, so that files are written and merged while crashes are taken.
+pub const FJALL: Kind = Kind {
+    name: "exuvia-fjall",
+    what: "the fjall engine",
+    longest_value: 48 << 10,
+    longest_key: 2 << 10,
+    batches: true,
+    open: |path, sizes| {
+        let options = FjallOptions::new().cache_bytes(sizes.cache).memtable_bytes(sizes.segment as u64);
+        rigged(Arc::new(FjallEngine::open(path, options).map_err(|e| format!("open: {e}"))?))
+    },
 };
 
 struct Rigged {
-    engine: SledEngine,
+    engine: Arc<dyn Engine>,
     trees: Vec<Arc<dyn Tree>>,
 }
 
-fn open(path: &Path, sizes: Sizes) -> Opened {
-    let options = SledOptions::new().cache_bytes(sizes.cache);
-    let engine = SledEngine::open(path, options).map_err(|e| format!("open: {e}"))?;
+fn rigged(engine: Arc<dyn Engine>) -> Opened {
     let trees = (0..TREES).map(|n| engine.tree(&name(n)).map_err(|e| format!("tree: {e}")));
     let trees = trees.collect::<Result<_, _>>()?;
     Ok(Box::new(Rigged { engine, trees }))

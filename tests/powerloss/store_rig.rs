@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use exuvia::engine::EngineKind;
 use exuvia::{Budget, CastError, Durability, NewWrites, Origin, Phase, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,14 @@ pub const STORE: Kind = Kind {
     longest_value: 23 << 10,
     longest_key: (2 << 10) - 2,
     batches: false,
-    open,
+    open: |path, sizes| open(path, sizes, EngineKind::Sled),
+};
+
+pub const ON_FJALL: Kind = Kind {
+    name: "exuvia-store-fjall",
+    what: "the store on fjall, with migrations",
+    open: |path, sizes| open(path, sizes, EngineKind::Fjall),
+    ..STORE
 };
 
 #[derive(Serialize, Deserialize)]
@@ -83,11 +91,11 @@ fn said<E: std::fmt::Display>(what: &str) -> impl Fn(E) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-fn open(path: &Path, sizes: Sizes) -> Opened {
+fn open(path: &Path, sizes: Sizes, kind: EngineKind) -> Opened {
     let late = Durability::Buffered { interval: Duration::from_secs(3600) };
     let options = Store::options().durability(late).cache_bytes(sizes.cache);
     let options = options.budget(Budget::unlimited()).free_bytes_min(0);
-    let store = options.open(path).map_err(said("open"))?;
+    let store = options.engine(kind).open(path).map_err(said("open"))?;
     let name = |n: usize| format!("table{n}");
     let old = (0..TREES).map(|n| store.table(&name(n)).map_err(said("table at version 1")));
     let old = old.collect::<Result<_, _>>()?;

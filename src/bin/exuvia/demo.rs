@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use exuvia::engine::EngineKind;
+
 use crate::data;
 use crate::directory::Directory;
 use crate::failure::Failure;
@@ -54,6 +56,8 @@ pub(crate) struct Options {
     pub(crate) path: Option<PathBuf>,
     /// The engine's cache.
     pub(crate) cache_bytes: u64,
+    /// The engine that keeps the store.
+    pub(crate) engine: EngineKind,
     /// What everything random is made from.
     pub(crate) seed: u64,
     /// How long each phase lasts at least.
@@ -70,7 +74,7 @@ pub(crate) fn run(options: &Options) -> Result<Summary, Failure> {
     };
     let source = Arc::new(Source::new(rows, options.records, options.record_bytes, options.seed));
     let directory = Directory::prepare(options.path.as_deref())?;
-    let store = store::open(directory.path(), options.cache_bytes)?;
+    let store = store::open(directory.path(), options.engine, options.cache_bytes)?;
     let demo = Demo { store, source, pace: options.pace, phase: options.phase };
     let mut summary = demo.run(&mut Progress::new())?;
     demo.store.close()?;

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use exuvia::engine::EngineKind;
 
 use crate::failure::Failure;
 use crate::load::Pace;
@@ -104,6 +105,9 @@ struct DemoArgs {
     /// Memory that the engine caches records in, in MiB; migrations need room for two forms of each
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
     cache_mib: u64,
+    /// The engine that keeps the store
+    #[arg(long, value_name = "ENGINE", default_value = "sled", value_parser = engine)]
+    engine: EngineKind,
     /// Where everything random comes from: the same seed varies records in the same way
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -122,6 +126,10 @@ struct StoreArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+fn engine(text: &str) -> Result<EngineKind, String> {
+    EngineKind::from_name(text).ok_or_else(|| "there are sled and fjall".to_owned())
 }
 
 fn phase_seconds(text: &str) -> Result<f64, String> {
@@ -169,6 +177,7 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
         pace: Pace { rate: args.rate, threads: usize::from(args.threads) },
         path: args.path,
         cache_bytes: args.cache_mib << 20,
+        engine: args.engine,
         seed: args.seed,
         phase: Duration::from_secs_f64(args.phase_seconds),
     })?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use exuvia::engine::EngineKind;
 use exuvia::{Backfill, Error, Migration, Store, Table, Version, Waiting};
 
 use crate::failure::Failure;
@@ -14,8 +15,8 @@ use crate::types::{Airport, AirportV1, AirportV2, AirportV3, View};
 const TABLE: &str = "airports";
 
 /// Opens an empty store for the demo.
-pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Arc<dyn Rollout>, Failure> {
-    let options = Store::options().cache_bytes(cache_bytes);
+pub(crate) fn open(path: &Path, engine: EngineKind, cache_bytes: u64) -> Result<Arc<dyn Rollout>, Failure> {
+    let options = Store::options().engine(engine).cache_bytes(cache_bytes);
     let store = options.open(path).map_err(|e| Failure::opening(path, e))?;
     // The first handle creates the table, at its version.
     let v1 = store.table(TABLE)?;

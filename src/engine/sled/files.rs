@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::engine::draft::sync_directory;
+
 /// Handles of our own on sled's files.
 pub(super) struct Files {
     directory: PathBuf,
@@ -83,48 +85,11 @@ impl Files {
     }
 }
 
-/// Makes the names in a directory durable.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
-    // Elsewhere a directory cannot be opened as a file, and its names are durable by other means.
-    if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
-}
-
-/// Whether `directory` is not there, or is empty.
-pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
-    match directory.read_dir() {
-        Ok(mut entries) => Ok(entries.next().transpose()?.is_none()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(e) => Err(e),
-    }
-}
-
-/// sled writes its `conf` without a sync, and half a `conf` can never be opened. So a store is made under another
-/// name, and gets its own when all of it is durable. A draft that a crash left behind is removed.
-pub(super) fn begin_draft(directory: &Path) -> io::Result<PathBuf> {
-    let draft = directory.with_extension("draft");
-    match std::fs::remove_dir_all(&draft) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    std::fs::create_dir_all(&draft)?;
-    Ok(draft)
-}
-
-/// Makes a draft durable and gives it its name. sled has been opened in it, and dropped.
-pub(super) fn finish_draft(draft: &Path, directory: &Path) -> io::Result<()> {
-    // sled's threads may hold on to the file for a moment after the last handle is gone.
-    let log = File::open(draft.join("db"))?;
+/// sled's threads may hold on to the file for a moment after the last handle is gone.
+pub(super) fn wait_for_close(directory: &Path) -> io::Result<()> {
+    let log = File::open(directory.join("db"))?;
     log.lock()?;
-    for entry in draft.read_dir()? {
-        File::open(entry?.path())?.sync_all()?;
-    }
-    sync_directory(draft)?;
-    log.unlock()?;
-    std::fs::rename(draft, directory)?;
-    match directory.canonicalize()?.parent() {
-        Some(parent) => sync_directory(parent),
-        None => Ok(()),
-    }
+    log.unlock()
 }
 
 /// sled would take a snapshot that a crash left half-written for the newest one, and refuse it as damage.

@@ -98,7 +98,7 @@ fn the_mark_names_format_and_engine() {
     assert_eq!(good, b"exuvia store, format 1\nengine sled\n");
     let bad: [(&[u8], &[&str]); 6] = [
         (b"exuvia store, format 2\nengine sled\n", &["format 1", "newer release"]),
-        (b"exuvia store, format 1\nengine lsm\n", &["\"lsm\"", "\"sled\"", "open it with"]),
+        (b"exuvia store, format 1\nengine lsm\n", &["\"lsm\"", "does not know", "newer"]),
         (b"exuvia store, format 1\n", &["names no engine"]),
         (b"garbage", &["damaged"]),
         (b"", &["damaged"]),

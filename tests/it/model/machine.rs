@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::ops::Bound;
-#[cfg(feature = "sled")]
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use exuvia::engine::EngineKind;
 use exuvia::{Budget, Durability, Error, Migration, Phase as Found, Result, Store, Table};
 
 use super::doomed::Doomed;
@@ -104,8 +104,7 @@ pub fn answer(read: &Result<Option<Row>>) -> Answer {
 #[derive(Clone)]
 pub enum Medium {
     Memory(Doomed),
-    #[cfg(feature = "sled")]
-    Directory(PathBuf),
+    Directory(PathBuf, EngineKind),
 }
 
 /// An open store with its handles.
@@ -128,8 +127,7 @@ impl Opened {
         let options = Store::options().durability(durability).budget(Budget::unlimited()).free_bytes_min(0);
         let store = match medium {
             Medium::Memory(engine) => options.open_in(Arc::new(engine.clone())),
-            #[cfg(feature = "sled")]
-            Medium::Directory(path) => options.cache_bytes(16 << 20).open(path),
+            Medium::Directory(path, kind) => options.cache_bytes(16 << 20).engine(*kind).open(path),
         };
         store.map(Self::of)
     }
@@ -350,7 +348,6 @@ impl Sut {
             Op::Crash { share, any } => self.crash(*share, *any, Vec::new()),
             Op::Doom { writes, share, any } => {
                 self.doom = (*share, *any);
-                #[cfg_attr(not(feature = "sled"), expect(irrefutable_let_patterns))]
                 if let Medium::Memory(engine) = &self.medium {
                     engine.doom(*writes);
                 }
@@ -610,7 +607,6 @@ impl Sut {
 
     /// Whether the death that was announced has come; then the power is off too, and the store comes back.
     fn died(&mut self, in_flight: Vec<World>) -> bool {
-        #[cfg_attr(not(feature = "sled"), expect(irrefutable_let_patterns))]
         let Medium::Memory(engine) = &self.medium else {
             return false;
         };
@@ -624,7 +620,6 @@ impl Sut {
 
     /// The store as a loss of power leaves it, against all that it may be.
     fn crash(&mut self, share: u8, any: Option<u64>, in_flight: Vec<World>) {
-        #[cfg_attr(not(feature = "sled"), expect(irrefutable_let_patterns))]
         let Medium::Memory(engine) = self.medium.clone() else {
             return;
         };

@@ -10,7 +10,7 @@
 //!   flight wholly made or not at all; if any selection of writes may be lost (harsher than one log), that holds
 //!   for each record.
 //! * `doomed`: an engine in memory that dies at a given write, inside a verb too, and loses what it had not
-//!   flushed. `process`: a child process on sled that is killed (SIGKILL).
+//!   flushed. `process`: a child process on an engine with files that is killed (SIGKILL).
 //! * `threads`: beside a worker at full speed; what holds always is checked.
 //! * `found`: what this test found, each as its shrunk case.
 //!
@@ -24,7 +24,6 @@ mod doomed;
 mod found;
 mod machine;
 mod op;
-#[cfg(feature = "sled")]
 mod process;
 mod records;
 mod reference;
@@ -34,7 +33,7 @@ use std::cell::Cell;
 use std::sync::Once;
 use std::sync::atomic::Ordering;
 
-use exuvia::engine::MemoryEngine;
+use exuvia::engine::{EngineKind, MemoryEngine};
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
 
@@ -109,7 +108,6 @@ fn in_memory() -> Medium {
 }
 
 /// A directory for one test of this process.
-#[cfg(feature = "sled")]
 fn scratch(test: &str) -> std::path::PathBuf {
     let directory = std::env::temp_dir().join(format!("exuvia-model-{test}-{}", std::process::id()));
     std::fs::create_dir_all(&directory).expect("a directory for the test");
@@ -147,16 +145,25 @@ fn memory_with_crashes() {
     run::<true>(120, in_memory);
 }
 
-/// Crashes of sled are those of `process`.
-#[cfg(feature = "sled")]
-#[test]
-fn sled() {
-    let root = scratch("sled");
+/// Crashes of an engine with files are those of `process`.
+fn on_disk(kind: EngineKind) {
+    let root = scratch(kind.name());
     let number = Cell::new(0);
     run::<false>(6, || {
         drop(std::fs::remove_dir_all(root.join(number.get().to_string())));
         number.set(number.get() + 1);
-        Medium::Directory(root.join(number.get().to_string()))
+        Medium::Directory(root.join(number.get().to_string()), kind)
     });
     drop(std::fs::remove_dir_all(root));
+}
+
+#[test]
+fn sled() {
+    on_disk(EngineKind::Sled);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn fjall() {
+    on_disk(EngineKind::Fjall);
 }

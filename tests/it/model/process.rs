@@ -1,4 +1,4 @@
-//! The death of a real process, on sled: a child works through a seeded list of operations and says after each
+//! The death of a real process, on an engine with files: a child works through a seeded list of operations and says after each
 //! what became of it; the parent kills it (SIGKILL) at some moment and looks at what it left.
 //!
 //! The child is this test binary, told by its environment what to do.
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use exuvia::engine::EngineKind;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::Config;
 use proptest_state_machine::ReferenceStateMachine;
@@ -30,13 +31,15 @@ fn case(seed: u64) -> (Setup, Vec<Op>) {
 #[test]
 fn child() {
     let Ok(task) = std::env::var(CHILD) else { return };
-    let (seed, directory) = task.split_once(' ').expect("a seed and a directory");
+    let (seed, place) = task.split_once(' ').expect("a seed and a place");
+    let (kind, directory) = place.split_once(' ').expect("an engine and a directory");
+    let kind = EngineKind::from_name(kind).expect("an engine");
     let (setup, ops) = case(seed.parse().expect("a seed"));
     let say = |line: String| {
         let mut out = std::io::stdout().lock();
         out.write_all(line.as_bytes()).and_then(|()| out.flush()).expect("the parent listens");
     };
-    let mut sut = Sut::new(&setup, Medium::Directory(PathBuf::from(directory)));
+    let mut sut = Sut::new(&setup, Medium::Directory(PathBuf::from(directory), kind));
     say("\nstarted\n".to_owned());
     for op in &ops {
         sut.apply(op);
@@ -121,11 +124,11 @@ impl Followed {
     }
 }
 
-fn kill_once(seed: u64, directory: &Path) {
+fn kill_once(seed: u64, directory: &Path, kind: EngineKind) {
     let (setup, ops) = case(seed);
     let mut child = Command::new(std::env::current_exe().expect("this binary"))
         .args(["--exact", "model::process::child", "--nocapture"])
-        .env(CHILD, format!("{seed} {}", directory.display()))
+        .env(CHILD, format!("{seed} {} {}", kind.name(), directory.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -179,7 +182,7 @@ fn kill_once(seed: u64, directory: &Path) {
         "seed {seed}: the child failed by itself: {status}"
     );
     let candidates = followed.candidates(ops.get(done));
-    let mut sut = Sut::found(&setup, Medium::Directory(directory.to_owned()), candidates);
+    let mut sut = Sut::found(&setup, Medium::Directory(directory.to_owned(), kind), candidates);
     for op in case(seed ^ 1 << 63).1.iter().take(20) {
         sut.apply(op);
     }
@@ -187,13 +190,23 @@ fn kill_once(seed: u64, directory: &Path) {
 }
 
 #[test]
-fn killed() {
+fn killed_on_sled() {
+    killed(EngineKind::Sled);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn killed_on_fjall() {
+    killed(EngineKind::Fjall);
+}
+
+fn killed(kind: EngineKind) {
     let seed = super::seed();
-    let root = super::scratch("killed");
+    let root = super::scratch(&format!("killed-{}", kind.name()));
     for number in 0..u64::from(super::cases(6).div_ceil(10).max(6)) {
         let case = mix(seed.wrapping_add(number)) >> 1;
         let directory = root.join(number.to_string());
-        let result = std::panic::catch_unwind(|| kill_once(case, &directory));
+        let result = std::panic::catch_unwind(|| kill_once(case, &directory, kind));
         assert!(
             result.is_ok(),
             "seed {seed}, case {number} ({case}); the store is left in {}",

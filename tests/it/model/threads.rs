@@ -6,7 +6,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use exuvia::engine::{Engine, MemoryEngine};
+use exuvia::engine::{Engine, EngineKind, MemoryEngine};
 use exuvia::{Budget, Phase as Found, Store};
 
 use super::machine::{Opened, answer, mix};
@@ -148,14 +148,22 @@ fn memory() {
     races(|_, seed| race(Arc::new(MemoryEngine::new()), seed));
 }
 
-#[cfg(feature = "sled")]
-#[test]
-fn sled() {
-    let root = super::scratch("races");
+fn on_disk(kind: EngineKind) {
+    let root = super::scratch(&format!("races-{}", kind.name()));
     races(|number, seed| {
         let directory = root.join(number.to_string());
-        let options = exuvia::engine::SledOptions::default().cache_bytes(16 << 20);
-        race(Arc::new(exuvia::engine::SledEngine::open(&directory, options).expect("sled")), seed);
+        race(kind.open(&directory, 16 << 20).expect("an engine"), seed);
     });
     std::fs::remove_dir_all(&root).expect("its own directory");
+}
+
+#[test]
+fn sled() {
+    on_disk(EngineKind::Sled);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn fjall() {
+    on_disk(EngineKind::Fjall);
 }

@@ -1,0 +1,394 @@
+//! The fjall engine.
+//!
+//! fjall 3 is a log-structured merge tree: a write goes to a journal and to a table in memory, full tables become
+//! sorted files, and threads of its own merge those. It is maintained, has snapshots, drops trees cheaply and checks
+//! what it reads; its writers may have to wait for its threads. This is where its edges are:
+//!
+//! 1. It has no compare-and-swap, and single reads can see half of a batch: see [`stripes`].
+//! 2. It syncs its journal with all writers locked out: [`journal`] does it beside them.
+//! 3. It lets writers wait by tenths of a second when it is behind, and for ever when its threads have failed:
+//!    [`Shared::admit`] keeps them from coming to that.
+//! 4. A dropped keyspace goes on answering; its new directories are not synced into theirs; keys may not be empty
+//!    ([`keys`]), names not be long ([`names`]).
+//! 5. It panics on some of what it finds damaged: every call goes through [`Fence::call`].
+//! 6. At open it takes the first entry of a journal that it cannot parse for the torn end of it.
+//!
+//! Locks, outermost first: `naming` → stripes → `trees`.
+
+mod fence;
+mod journal;
+mod keys;
+mod names;
+mod options;
+mod stripes;
+mod tree;
+
+use std::collections::HashMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use parking_lot::{Mutex, RwLock};
+
+use self::fence::{Access, Fence};
+use self::journal::Journals;
+pub use self::options::FjallOptions;
+use self::stripes::{Mask, Stripes};
+use self::tree::{FjallSnapshot, FjallTree, Records, Trees};
+use super::{Capabilities, Check, Engine, EngineResult, Outcome, Snapshot, Tree, Write, draft};
+use crate::error::{EngineError, EngineErrorKind};
+
+/// Longest key. fjall's own limit is 64 KiB less one; a key is copied into indexes, and held in memory with them.
+const KEY_BYTES_MAX: usize = 16 * 1024;
+/// Longest value. fjall's own limit is 4 GiB; one value should be a small part of a memtable.
+const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Most writes in a commit: all other writers wait while it is made.
+const COMMIT_WRITES_MAX: usize = 16 * 1024;
+/// Most bytes of keys and values in a commit, for the same reason.
+const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Threads that write and merge sorted files. With one of two, the other only takes turns on few cores.
+const WORKER_THREADS: usize = 1;
+/// Bytes of journal above which trees that were written long ago are written out, so that journals can go. All of it is
+/// read at open. fjall's least.
+const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a writer waits before it looks again whether fjall has caught up.
+const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
+
+/// A store in a directory, kept by fjall.
+///
+/// Reads look in memory, then in sorted files; a write goes to a journal and to memory, survives the death of the
+/// process at once, and is durable after [`Engine::flush`]. There are snapshots; a page of a scan that meets a commit is
+/// of one moment, any other may see each record at a moment of its own.
+///
+/// Limits: keys of 16 KiB, values of 1 MiB, commits of 16384 writes and 16 MiB.
+///
+/// After a failed write (a full disk) writes answer `Poisoned`, and reads go on. After a panic of fjall's every call
+/// does. What was flushed is safe: drop every handle, mend the cause, open again.
+#[derive(Clone)]
+pub struct FjallEngine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Replaced as a whole, so that a snapshot keeps the trees of its moment.
+    trees: RwLock<Arc<Trees>>,
+    /// One tree is made or dropped at a time.
+    naming: Mutex<()>,
+    stripes: Stripes,
+    fence: Fence,
+    journals: Journals,
+    options: FjallOptions,
+    /// `None` only in `drop`.
+    db: Option<Database>,
+}
+
+fn open_database(directory: &Path, options: &FjallOptions, place: &str) -> EngineResult<Database> {
+    let open = || {
+        Database::builder(directory)
+            .cache_size(options.cache_bytes)
+            .worker_threads(WORKER_THREADS)
+            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .open()
+    };
+    match catch_unwind(AssertUnwindSafe(open)) {
+        Ok(Ok(db)) => Ok(db),
+        Ok(Err(e)) => Err(fence::translate(place, e)),
+        Err(panic) => Err(fence::from_panic(place, &*panic)),
+    }
+}
+
+impl FjallEngine {
+    /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
+    ///
+    /// Cost: reads the journals (up to some 128 MiB of them), a few blocks of every sorted file, and syncs.
+    ///
+    /// # Errors
+    /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
+    /// `Corrupt` if fjall cannot read what it finds, or was written by another version of it. fjall cuts off what it
+    /// takes for the torn end of its journal: copy a damaged directory before opening it again.
+    pub fn open(directory: impl AsRef<Path>, options: FjallOptions) -> EngineResult<Self> {
+        let directory = directory.as_ref();
+        let place = directory.display().to_string();
+        let io = |e: io::Error| EngineError::io(&*place, e);
+        if draft::is_new(directory).map_err(io)? {
+            let made = draft::begin(directory).map_err(io)?;
+            drop(open_database(&made, &options, &place)?);
+            draft::finish(&made, directory).map_err(io)?;
+        } else if !directory.join("version").try_exists().map_err(io)? {
+            // fjall would make a new store here.
+            let message = format!("{place}: no store of fjall's: its version file is missing");
+            return Err(EngineError::new(EngineErrorKind::Corrupt, message));
+        }
+        let directory = directory.canonicalize().map_err(io)?;
+        let db = open_database(&directory, &options, &place)?;
+        let shared = Shared {
+            trees: RwLock::default(),
+            naming: Mutex::default(),
+            stripes: Stripes::new(),
+            fence: Fence::default(),
+            journals: Journals::open(&directory).map_err(io)?,
+            options,
+            db: Some(db),
+        };
+        let trees = shared.found_trees()?;
+        *shared.trees.write() = Arc::new(trees);
+        // Recovery may have cut a journal: that must not wait for a later sync.
+        shared.sync()?;
+        Ok(Self { shared: Arc::new(shared) })
+    }
+}
+
+fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
+    if size <= limit {
+        return Ok(());
+    }
+    let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
+    Err(EngineError::new(EngineErrorKind::Limit, message))
+}
+
+fn check_write(key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
+    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
+    limit("bytes of a value", value.map_or(0, <[u8]>::len), VALUE_BYTES_MAX)
+}
+
+impl Shared {
+    fn db(&self) -> EngineResult<&Database> {
+        let closed = || EngineError::new(EngineErrorKind::Poisoned, "the engine is closed");
+        self.db.as_ref().ok_or_else(closed)
+    }
+
+    fn keyspace(&self, stored: &str) -> EngineResult<fjall::Keyspace> {
+        let db = self.db()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(self.options.memtable_bytes);
+        self.fence.call(Access::Write, stored, || db.keyspace(stored, options))
+    }
+
+    /// The trees that are there at open.
+    fn found_trees(&self) -> EngineResult<Trees> {
+        let db = self.db()?;
+        let stored = self.fence.call(Access::Read, "", || Ok(db.list_keyspace_names()))?;
+        let mut trees = HashMap::new();
+        for stored in stored.iter().filter(|stored| ***stored != *names::LONG_NAMES) {
+            let keyspace = self.keyspace(stored)?;
+            let name = if names::is_hash(stored) { self.long_name(stored)? } else { (**stored).to_owned() };
+            trees.insert(name.clone(), Arc::new(Records::new(name, keyspace)));
+        }
+        Ok(trees)
+    }
+
+    fn long_name(&self, stored: &str) -> EngineResult<String> {
+        let names = self.keyspace(names::LONG_NAMES)?;
+        let found = self.fence.call(Access::Read, names::LONG_NAMES, || names.get(stored))?;
+        let name = found.and_then(|name| String::from_utf8(name.to_vec()).ok());
+        let lost = || format!("the name of the tree \"{stored}\" is lost; restore the store from a copy");
+        name.ok_or_else(|| EngineError::new(EngineErrorKind::Corrupt, lost()))
+    }
+
+    /// The tree of this name, made if need be: durably, before anything can be written to it.
+    fn records(&self, name: &str) -> EngineResult<Arc<Records>> {
+        if let Some(records) = self.trees.read().get(name) {
+            return Ok(Arc::clone(records));
+        }
+        let _one_at_a_time = self.naming.lock();
+        if let Some(records) = self.trees.read().get(name) {
+            return Ok(Arc::clone(records));
+        }
+        self.fence.check(Access::Write)?;
+        let stored = names::stored(name);
+        if names::is_hash(&stored) {
+            let names = self.keyspace(names::LONG_NAMES)?;
+            self.fence.call(Access::Write, names::LONG_NAMES, || names.insert(&*stored, name))?;
+            self.synced_keyspaces()?;
+            self.sync()?;
+        }
+        let keyspace = self.keyspace(&stored)?;
+        self.synced_keyspaces()?;
+        let records = Arc::new(Records::new(name.to_owned(), keyspace));
+        let mut trees = self.trees.write();
+        let mut more = Trees::clone(&trees);
+        more.insert(name.to_owned(), Arc::clone(&records));
+        *trees = Arc::new(more);
+        Ok(records)
+    }
+
+    fn drop_tree(&self, name: &str) -> EngineResult<()> {
+        let _one_at_a_time = self.naming.lock();
+        self.fence.check(Access::Write)?;
+        let records = {
+            let _no_write_is_half_way = self.stripes.hold(Mask::ALL);
+            let mut trees = self.trees.write();
+            let mut fewer = Trees::clone(&trees);
+            let Some(records) = fewer.remove(name) else {
+                return Ok(());
+            };
+            records.set_dropped();
+            *trees = Arc::new(fewer);
+            records
+        };
+        let db = self.db()?;
+        self.fence.call(Access::Write, name, || db.delete_keyspace(records.keyspace.clone()))
+    }
+
+    fn synced_keyspaces(&self) -> EngineResult<()> {
+        self.journals.sync_keyspaces().map_err(|e| self.unsynced(e))
+    }
+
+    fn sync(&self) -> EngineResult<()> {
+        let db = self.db()?;
+        self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
+        self.journals.sync().map_err(|e| self.unsynced(e))
+    }
+
+    /// The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable" for data
+    /// that is gone. So there is none.
+    fn unsynced(&self, error: io::Error) -> EngineError {
+        let error = EngineError::io("flush", error);
+        self.fence.stop(Access::Read, &error.to_string());
+        error
+    }
+
+    /// To be called before fjall is asked to write, with no lock held: waits while it is behind.
+    #[inline]
+    fn admit(&self, records: &Records) -> EngineResult<()> {
+        if self.fence.call(Access::Write, &records.name, || Ok(records.is_behind()))? {
+            return self.catch_up(records);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn catch_up(&self, records: &Records) -> EngineResult<()> {
+        let db = self.db()?;
+        while self.fence.call(Access::Write, &records.name, || Ok(records.is_behind()))? {
+            std::thread::sleep(CATCH_UP_WAIT);
+            // Says so if the threads that are waited for have failed.
+            self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
+            records.check()?;
+        }
+        Ok(())
+    }
+
+    /// A moment at which no write is half-way, and the trees that there are.
+    fn moment(&self) -> EngineResult<(fjall::Snapshot, Arc<Trees>)> {
+        let db = self.db()?;
+        let _no_write_is_half_way = self.stripes.hold(Mask::ALL);
+        let snapshot = self.fence.call(Access::Read, "", || Ok(db.snapshot()))?;
+        Ok((snapshot, Arc::clone(&self.trees.read())))
+    }
+
+    fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
+        let of = |tree: &str, key: &[u8]| Ok((self.records(tree)?, keys::stored(key).into_owned()));
+        let checks = checks.iter().map(|check| Ok((of(&check.tree, &check.key)?, check.expected.as_deref())));
+        let checks = checks.collect::<EngineResult<Vec<_>>>()?;
+        let writes = writes.iter().map(|write| Ok((of(&write.tree, &write.key)?, write.value.as_deref())));
+        let writes = writes.collect::<EngineResult<Vec<_>>>()?;
+        for ((records, _), _) in &writes {
+            self.admit(records)?;
+        }
+
+        let mut mask = Mask::default();
+        for ((records, key), _) in checks.iter().chain(&writes) {
+            mask = mask.and(Mask::of(records.number(), key));
+        }
+        let _held = self.stripes.hold(mask);
+        for ((records, key), expected) in &checks {
+            records.check()?;
+            if records.find(&self.fence, key)?.as_deref() != *expected {
+                return Ok(Outcome::Conflict);
+            }
+        }
+        match writes.as_slice() {
+            [] => {}
+            [((records, key), value)] => records.write(&self.fence, key, *value)?,
+            writes => {
+                let mut batch = self.db()?.batch();
+                for ((records, key), value) in writes {
+                    records.check()?;
+                    match value {
+                        Some(value) => batch.insert(&records.keyspace, key.as_slice(), *value),
+                        None => batch.remove(&records.keyspace, key.as_slice()),
+                    }
+                }
+                let _some_may_be_visible = self.stripes.apply();
+                self.fence.call(Access::Write, "", || batch.commit())?;
+            }
+        }
+        Ok(Outcome::Applied)
+    }
+}
+
+impl Engine for FjallEngine {
+    fn name(&self) -> &'static str {
+        "fjall"
+    }
+
+    fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
+        let records = self.shared.records(name)?;
+        Ok(Arc::new(FjallTree { records, shared: Arc::clone(&self.shared) }))
+    }
+
+    fn trees(&self) -> EngineResult<Vec<String>> {
+        Ok(self.shared.trees.read().keys().cloned().collect())
+    }
+
+    /// Cost: a few syncs; the files go when the last handle and the last snapshot of the tree do.
+    fn drop_tree(&self, name: &str) -> EngineResult<()> {
+        self.shared.drop_tree(name)
+    }
+
+    /// Cost: that of a batch. Other writers wait while it is made, readers of its keys too.
+    fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
+        limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
+        let mut bytes = 0;
+        for write in writes {
+            check_write(&write.key, write.value.as_deref())?;
+            bytes += write.key.len() + write.value.as_deref().map_or(0, <[u8]>::len);
+        }
+        limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
+        self.shared.commit(checks, writes)
+    }
+
+    /// Durable means: `fdatasync` has returned for the journal. Writers do not wait for it.
+    fn flush(&self) -> EngineResult<()> {
+        self.shared.sync()
+    }
+
+    fn is_pressed(&self) -> bool {
+        self.shared.journals.is_syncing()
+            || self.shared.db.as_ref().is_some_and(|db| db.outstanding_flushes() > 0)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            key_bytes_max: KEY_BYTES_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
+            commit_writes_max: COMMIT_WRITES_MAX,
+            snapshots: true,
+            durable: true,
+        }
+    }
+
+    fn snapshot(&self) -> EngineResult<Option<Arc<dyn Snapshot>>> {
+        Ok(Some(Arc::new(FjallSnapshot::new(&self.shared)?)))
+    }
+
+    fn bytes_on_disk(&self) -> EngineResult<u64> {
+        let trees = Arc::clone(&self.shared.trees.read());
+        let files = self.shared.fence.call(Access::Read, "", || {
+            Ok(trees.values().map(|records| records.keyspace.disk_space()).sum::<u64>())
+        })?;
+        let journals = self.shared.journals.bytes();
+        Ok(files + journals.map_err(|e| EngineError::io("size of the journals", e))?)
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Waits for fjall's threads, and syncs the journal. Nobody is there to be told of a failure.
+        let held = (self.db.take(), std::mem::take(&mut *self.trees.write()));
+        drop(catch_unwind(AssertUnwindSafe(|| drop(held))));
+    }
+}

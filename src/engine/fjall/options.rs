@@ -1,0 +1,40 @@
+//! What can be chosen about fjall.
+
+/// How fjall is opened.
+#[derive(Debug, Clone)]
+pub struct FjallOptions {
+    pub(super) cache_bytes: u64,
+    pub(super) memtable_bytes: u64,
+}
+
+impl Default for FjallOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20, memtable_bytes: Self::MEMTABLE_BYTES }
+    }
+}
+
+impl FjallOptions {
+    /// The default of [`Self::memtable_bytes`].
+    pub const MEMTABLE_BYTES: u64 = 4 << 20;
+
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes of blocks that fjall keeps in memory, for all trees together. Default 256 MiB (fjall's own is 32 MiB).
+    #[must_use]
+    pub fn cache_bytes(mut self, bytes: u64) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    /// Bytes that a tree collects in memory before they are written as a sorted file. Up to four times as much waits
+    /// for that at most, for each tree that is being written to. Default 4 MiB; at least 64 KiB, to which less is
+    /// raised. It holds for trees that are made from now on.
+    #[must_use]
+    pub fn memtable_bytes(mut self, bytes: u64) -> Self {
+        self.memtable_bytes = bytes.max(64 << 10);
+        self
+    }
+}

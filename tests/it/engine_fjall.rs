@@ -1,0 +1,155 @@
+//! The fjall engine where fjall itself gives up or leaves something undone.
+
+use std::ops::Bound::Unbounded;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use exuvia::engine::{Engine, FjallEngine, FjallOptions, Outcome, Page, Snapshot};
+use exuvia::{EngineError, EngineErrorKind};
+
+use crate::damage::{Subject, campaign, store};
+use crate::records::{get, pages, write};
+use crate::scratch::Scratch;
+
+/// With memtables so small that most records are in sorted files.
+fn open(path: &Path) -> Result<Arc<dyn Engine>, EngineError> {
+    let options = FjallOptions::new().cache_bytes(16 << 20).memtable_bytes(256 << 10);
+    Ok(Arc::new(FjallEngine::open(path, options)?))
+}
+
+#[test]
+fn damaged_files_give_data_or_typed_errors() {
+    let subject = Subject {
+        test: "engine_fjall::damaged_files_give_data_or_typed_errors",
+        open,
+        flips: |_| 8,
+        // fjall takes a journal entry that it cannot parse, or a journal that is not there, for the end of what was
+        // written, and a tree whose manifest is gone for one that was never made.
+        notices: |file| {
+            file.extension().is_none_or(|extension| extension != "jnl") && !file.ends_with("current")
+        },
+    };
+    campaign(&subject, |path| store(path, open));
+}
+
+#[test]
+fn one_handle_at_a_time() {
+    let scratch = Scratch::new("fjall-locked");
+    let path = scratch.path().join("fjall");
+    let engine = open(&path).unwrap();
+    assert_eq!(open(&path).err().unwrap().kind(), EngineErrorKind::Locked);
+    drop(engine);
+    assert!(open(&path).is_ok());
+}
+
+/// fjall would make a new store over what is left of an old one.
+#[test]
+fn a_directory_without_its_version_is_not_made_anew() {
+    let scratch = Scratch::new("fjall-version");
+    let path = scratch.path().join("fjall");
+    store(&path, open);
+    std::fs::remove_file(path.join("version")).unwrap();
+    assert_eq!(open(&path).err().unwrap().kind(), EngineErrorKind::Corrupt);
+    assert!(!path.join("version").exists());
+}
+
+#[test]
+fn names_longer_than_fjall_takes_come_back() {
+    let scratch = Scratch::new("fjall-names");
+    let path = scratch.path().join("fjall");
+    let names = [format!("quarantine/{}", "x".repeat(256)), "y".repeat(256), "~names".to_owned(), "z".into()];
+    let engine = open(&path).unwrap();
+    for name in &names {
+        engine.tree(name).unwrap().put(b"k", name.as_bytes()).unwrap();
+    }
+    drop(engine);
+    let engine = open(&path).unwrap();
+    let mut found = engine.trees().unwrap();
+    found.sort();
+    let mut expected = names.to_vec();
+    expected.sort();
+    assert_eq!(found, expected);
+    for name in &names {
+        assert_eq!(get(&*engine.tree(name).unwrap(), b"k").unwrap(), name.as_bytes());
+        engine.drop_tree(name).unwrap();
+    }
+    assert!(engine.trees().unwrap().is_empty());
+}
+
+#[test]
+fn a_snapshot_is_of_its_moment_whatever_comes_after() {
+    let scratch = Scratch::new("fjall-snapshot");
+    let engine = open(&scratch.path().join("fjall")).unwrap();
+    let (kept, dropped) = (engine.tree("kept").unwrap(), engine.tree("dropped").unwrap());
+    for n in 0..100_u32 {
+        kept.put(&n.to_be_bytes(), b"old").unwrap();
+        dropped.put(&n.to_be_bytes(), b"old").unwrap();
+    }
+    let snapshot = engine.snapshot().unwrap().unwrap();
+    engine.drop_tree("dropped").unwrap();
+    // So much that the old values would have been merged away.
+    for round in 0..40_u32 {
+        for n in 0..100_u32 {
+            kept.put(&n.to_be_bytes(), &[round as u8; 500]).unwrap();
+        }
+    }
+    kept.delete(&7_u32.to_be_bytes()).unwrap();
+    engine.tree("dropped").unwrap().put(&7_u32.to_be_bytes(), b"of a later tree").unwrap();
+    engine.tree("later").unwrap().put(b"k", b"v").unwrap();
+    for tree in ["kept", "dropped"] {
+        assert_eq!(&*snapshot.get(tree, &7_u32.to_be_bytes()).unwrap().unwrap(), b"old");
+        for reverse in [false, true] {
+            let mut page = Page::new();
+            assert!(snapshot.scan(tree, (Unbounded, Unbounded), reverse, 1000, &mut page).unwrap());
+            assert_eq!(page.len(), 100);
+            assert!(page.iter().all(|(_, value)| **value == *b"old"));
+        }
+    }
+    assert!(snapshot.get("later", b"k").unwrap().is_none());
+    assert!(snapshot.scan("later", (Unbounded, Unbounded), false, 10, &mut Page::new()).unwrap());
+}
+
+/// Every reader sees all of a commit or nothing of it, by single reads, scans and snapshots.
+#[test]
+fn no_reader_sees_half_a_commit() {
+    let scratch = Scratch::new("fjall-commits");
+    let engine = open(&scratch.path().join("fjall")).unwrap();
+    let (a, b) = (engine.tree("a").unwrap(), engine.tree("b").unwrap());
+    let number = |value: Option<Vec<u8>>| value.map_or(0, |v| u32::from_be_bytes(v.try_into().unwrap()));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 1..=3000_u32 {
+                // Many keys, so that there is a while between the first and the last.
+                let mut writes: Vec<_> =
+                    (0..20).map(|k: u8| write("a", &[k], Some(&n.to_be_bytes()))).collect();
+                writes.push(write("b", b"k", Some(&n.to_be_bytes())));
+                assert_eq!(engine.commit(&[], &writes).unwrap(), Outcome::Applied);
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                // What is written last is read last, so it may only be newer.
+                let first = number(get(&*a, &[0]));
+                assert!(number(get(&*b, b"k")) >= first, "the first key of a commit without its last");
+            }
+        });
+        scope.spawn(|| {
+            while !stop.load(Ordering::SeqCst) {
+                let found = pages(&*a, (Unbounded, Unbounded), true, 100);
+                assert!(found.is_sorted_by(|x, y| x.1 <= y.1), "read backwards: earlier keys are not older");
+                let snapshot = engine.snapshot().unwrap().unwrap();
+                let of = |snapshot: &dyn Snapshot, tree: &str, key: &[u8]| {
+                    number(snapshot.get(tree, key).unwrap().map(|value| value.to_vec()))
+                };
+                assert_eq!(
+                    of(&*snapshot, "a", &[0]),
+                    of(&*snapshot, "b", b"k"),
+                    "a snapshot of half a commit"
+                );
+            }
+        });
+    });
+}
