@@ -113,11 +113,11 @@ impl Shared {
     pub(crate) fn check_size(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let over = |what, size, limit| Err(Error::Limit { what, size, limit });
         if key.len() > self.limits.key_bytes_max {
-            return over("a key", key.len(), self.limits.key_bytes_max);
+            return over("bytes in a key", key.len(), self.limits.key_bytes_max);
         }
         if value.len() > self.limits.value_bytes_max {
             let limit = self.limits.value_bytes_max.saturating_sub(envelope::OVERHEAD_MAX);
-            return over("a record (all its forms together)", value.len(), limit);
+            return over("bytes in a record (all its forms together)", value.len(), limit);
         }
         Ok(())
     }

@@ -220,13 +220,13 @@ pub enum Error {
         /// What the codec said.
         reason: String,
     },
-    /// A key or a value is over a limit.
+    /// A key, a value or a transaction is over a limit.
     Limit {
-        /// What is over the limit.
+        /// What is counted, and of what.
         what: &'static str,
-        /// Its size in bytes.
+        /// How many there are.
         size: usize,
-        /// The limit in bytes.
+        /// The limit.
         limit: usize,
     },
     /// The call does not fit the state that the table or migration is in.
@@ -236,9 +236,10 @@ pub enum Error {
         /// What the state is, and what to do.
         reason: String,
     },
-    /// Two callers changed the same state; this one lost. Look at the state and decide again.
+    /// Two callers changed the same state, or a transaction was overtaken by other writers each time that it was tried.
+    /// Nothing was written: look again and decide again.
     Conflict {
-        /// The table or the migration.
+        /// The table, the migration or the transaction.
         subject: String,
     },
     /// An earlier failure left this handle unusable: close it, mend the cause, open the store again.
@@ -357,12 +358,13 @@ impl fmt::Display for Error {
                 ShowKey(key)
             ),
             Error::Limit { what, size, limit } => {
-                write!(f, "{what} of {size} bytes is over the limit of {limit} bytes; nothing was written")
+                write!(f, "{size} {what} are over the limit of {limit}; nothing was written")
             }
             Error::State { subject, reason } => write!(f, "{subject}: {reason}"),
             Error::Conflict { subject } => write!(
                 f,
-                "{subject}: the state was changed by another caller meanwhile; read the status and decide again"
+                "{subject}: what it had read was changed by another caller meanwhile, and nothing was written; look at \
+                 the state and decide again"
             ),
             Error::Poisoned { reason } => write!(
                 f,

@@ -20,6 +20,8 @@
 )]
 
 mod admin;
+mod atomic;
+mod batch;
 mod catalog;
 pub mod codec;
 mod core;
@@ -54,9 +56,11 @@ pub mod shape;
 mod stats;
 mod store;
 mod table;
+mod transaction;
 mod version;
 mod write;
 
+pub use batch::Batch;
 pub use catalog::{Counts, Phase};
 pub use error::{Cast, CastError, EngineError, EngineErrorKind, Error, Result};
 pub use inspect::{Inventory, Report};
@@ -72,4 +76,5 @@ pub use shape::Describe;
 pub use stats::{Activity, Histogram, Operation, Stats};
 pub use store::Store;
 pub use table::Table;
+pub use transaction::Transaction;
 pub use version::{Origin, Version};

@@ -139,7 +139,7 @@ pub(crate) fn merge_at<V: Version>(main: Stored<'_>, last: V) -> CastResult<Merg
     Ok(Merged { record, dropped: true })
 }
 
-fn encoded<V: Version>(record: &V) -> CastResult<Vec<u8>> {
+pub(crate) fn encoded<V: Version>(record: &V) -> CastResult<Vec<u8>> {
     let mut out = Vec::new();
     encode_at(record, V::VERSION, None, &mut out)?;
     Ok(out)

@@ -33,11 +33,25 @@ pub enum Operation {
     Remove,
     /// One page of a `Table::scan`
     Scan,
+    /// One commit of a `Store::transaction`, in conflict or not; its reads count as `Get`
+    Transaction,
+    /// `Batch::commit`
+    Batch,
+    /// `Table::update`, `insert_if_absent`, `compare_and_swap`, `pop_first`, `pop_last`: with their reads and tries
+    Update,
 }
 
 impl Operation {
     /// All operations.
-    pub const ALL: [Operation; 4] = [Operation::Get, Operation::Put, Operation::Remove, Operation::Scan];
+    pub const ALL: [Operation; 7] = [
+        Operation::Get,
+        Operation::Put,
+        Operation::Remove,
+        Operation::Scan,
+        Operation::Transaction,
+        Operation::Batch,
+        Operation::Update,
+    ];
 }
 
 /// What goes on in a table while a foreground call runs: the phase, as statistics count it.
@@ -180,6 +194,7 @@ pub(crate) struct Recorder {
     rare: Mutex<Rare>,
     pub(crate) overruns: AtomicU64,
     pub(crate) merges_dropped: AtomicU64,
+    pub(crate) conflicts: AtomicU64,
     pub(crate) budget_ns: AtomicU64,
     observer: Option<Arc<dyn Observer>>,
     observe_from: Duration,
@@ -218,6 +233,7 @@ impl Recorder {
             }),
             overruns: AtomicU64::new(0),
             merges_dropped: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
             budget_ns: AtomicU64::new(1_000_000),
             observer,
             observe_from,
@@ -330,6 +346,7 @@ impl Recorder {
             engine_stalls: rare.stalls.clone(),
             budget_overruns: self.overruns.load(Ordering::Relaxed),
             merges_dropped: self.merges_dropped.load(Ordering::Relaxed),
+            conflicts: self.conflicts.load(Ordering::Relaxed),
             flushes: 0,
             migrations: Vec::new(),
         }
@@ -435,6 +452,9 @@ pub struct Stats {
     pub budget_overruns: u64,
     /// Merges by the default rule that dropped what only the newer form held.
     pub merges_dropped: u64,
+    /// Tries of transactions, batches and updates that came to nothing because another writer, or a change of a
+    /// migration's state, came between.
+    pub conflicts: u64,
     /// Engine flushes made.
     pub flushes: u64,
     /// Status of every migration, open and closed.

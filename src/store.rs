@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::batch::Batch;
 use crate::catalog::Catalog;
 use crate::core::{Core, Lease, Shared};
 #[cfg(any(feature = "sled", feature = "fjall"))]
@@ -136,6 +137,11 @@ impl Store {
             }
         }
         Ok(Table::new(state, Arc::clone(&self.lease)))
+    }
+
+    /// An empty [`Batch`]: writes to any tables that are made all at once.
+    pub fn batch(&self) -> Batch {
+        Batch::new(Arc::clone(&self.lease))
     }
 
     /// The names of all tables.

@@ -366,6 +366,7 @@ impl Engine for FjallEngine {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             commit_writes_max: COMMIT_WRITES_MAX,
+            commit_bytes_max: COMMIT_BYTES_MAX,
             snapshots: true,
             durable: true,
         }

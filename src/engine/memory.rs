@@ -306,6 +306,7 @@ impl Engine for MemoryEngine {
             key_bytes_max: usize::MAX,
             value_bytes_max: usize::MAX,
             commit_writes_max: usize::MAX,
+            commit_bytes_max: usize::MAX,
             snapshots: false,
             durable: self.shared.journal.is_some(),
         }

@@ -110,6 +110,8 @@ pub struct Capabilities {
     pub value_bytes_max: usize,
     /// Most writes in one commit.
     pub commit_writes_max: usize,
+    /// Most bytes of keys and values in one commit.
+    pub commit_bytes_max: usize,
     /// Whether a scan can be of one moment.
     pub snapshots: bool,
     /// Whether `flush` makes anything survive the process.

@@ -340,7 +340,7 @@ impl Engine for SledEngine {
             ([check], [write]) if check.tree == write.tree && check.key == write.key => one(&write.tree)?
                 .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
             _ => {
-                limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
+                limit("bytes of a commit", bytes - writes.len() * pace::RECORD_OVERHEAD, COMMIT_BYTES_MAX)?;
                 self.shared.admit(bytes)?;
                 return self.shared.transact(checks, writes);
             }
@@ -363,6 +363,7 @@ impl Engine for SledEngine {
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             commit_writes_max: COMMIT_WRITES_MAX,
+            commit_bytes_max: COMMIT_BYTES_MAX,
             snapshots: false,
             durable: true,
         }

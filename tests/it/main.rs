@@ -33,5 +33,6 @@ mod review;
 mod scene;
 mod scratch;
 mod stored;
+mod transactions;
 mod traps;
 mod types;

@@ -226,10 +226,10 @@ fn keys_and_values_over_the_limit_are_refused_and_nothing_is_written() {
     };
     let (long, big) = ("k".repeat(3000), "n".repeat(50_000));
     users.put(&"a".to_owned(), &v1("Ann A", 1)).unwrap();
-    limit(users.put(&long, &v1("Ann A", 1)), &["a key of 3002 bytes", "2048", "nothing was written"]);
-    limit(users.remove(&long), &["a key of 3002 bytes"]);
+    limit(users.put(&long, &v1("Ann A", 1)), &["3002 bytes in a key", "2048", "nothing was written"]);
+    limit(users.remove(&long), &["3002 bytes in a key"]);
     assert!(users.get(&long).unwrap().is_none());
-    limit(users.put(&"a".to_owned(), &v1(&big, 1)), &["a record", "nothing was written"]);
+    limit(users.put(&"a".to_owned(), &v1(&big, 1)), &["in a record", "nothing was written"]);
     assert_eq!(users.get(&"a".to_owned()).unwrap(), Some(v1("Ann A", 1)));
 
     // With both forms a record is larger: what fits at version 1 may not fit beside its new form.

@@ -1,0 +1,76 @@
+//! What a transaction saw and will write.
+
+use std::collections::BTreeMap;
+
+use crate::engine::{Check, EngineResult, Value, Write};
+use crate::lookup::{Held, Lookup};
+use crate::route::NamedTree;
+
+/// The keys that a transaction saw or will write, by tree.
+#[derive(Default)]
+pub(super) struct Footprint {
+    trees: Vec<(NamedTree, BTreeMap<Vec<u8>, Slot>)>,
+}
+
+#[derive(Default)]
+pub(super) struct Slot {
+    /// What the engine answered, if that has to be there still.
+    pub(super) seen: Option<Option<Value>>,
+    /// What will be written; `Some(None)` removes.
+    pub(super) write: Option<Option<Vec<u8>>>,
+}
+
+impl Footprint {
+    fn keys(&mut self, tree: &NamedTree) -> &mut BTreeMap<Vec<u8>, Slot> {
+        let at = self.trees.iter().position(|(known, _)| known.name == tree.name);
+        let at = at.unwrap_or_else(|| {
+            self.trees.push((tree.clone(), BTreeMap::new()));
+            self.trees.len() - 1
+        });
+        #[expect(clippy::indexing_slicing, reason = "found or pushed just above")]
+        &mut self.trees[at].1
+    }
+
+    pub(super) fn slot(&mut self, tree: &NamedTree, key: &[u8]) -> &mut Slot {
+        self.keys(tree).entry(key.to_vec()).or_default()
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = (&NamedTree, &[u8], &Slot)> {
+        self.trees
+            .iter()
+            .flat_map(|(tree, keys)| keys.iter().map(move |(key, slot)| (tree, key.as_slice(), slot)))
+    }
+
+    pub(super) fn checks(&self) -> Vec<Check> {
+        let check = |(tree, key, slot): (&NamedTree, &[u8], &Slot)| {
+            let expected = slot.seen.as_ref()?.as_ref().map(|value| value.to_vec());
+            Some(Check { tree: tree.name.to_string(), key: key.to_vec(), expected })
+        };
+        self.slots().filter_map(check).collect()
+    }
+
+    pub(super) fn writes(&self) -> Vec<Write> {
+        let write = |(tree, key, slot): (&NamedTree, &[u8], &Slot)| {
+            let value = slot.write.clone()?;
+            Some(Write { tree: tree.name.to_string(), key: key.to_vec(), value })
+        };
+        self.slots().filter_map(write).collect()
+    }
+}
+
+impl Lookup for Footprint {
+    const FRONTIER: bool = false;
+
+    fn get(&mut self, tree: &NamedTree, key: &[u8], held: Held) -> EngineResult<Option<Value>> {
+        match self.keys(tree).get(key) {
+            Some(Slot { write: Some(write), .. }) => return Ok(write.as_deref().map(Value::from)),
+            Some(Slot { seen: Some(seen), .. }) => return Ok(seen.clone()),
+            _ => {}
+        }
+        let value = tree.tree.get(key)?;
+        if held == Held::Changing || held == Held::Draining && value.is_some() {
+            self.slot(tree, key).seen = Some(value.clone());
+        }
+        Ok(value)
+    }
+}
