@@ -106,12 +106,15 @@ fn raw(path: &Path, count: u64) -> (sled::Db, sled::Tree) {
     (db, tree)
 }
 
-fn encode<T: Serialize>(record: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(record, bincode::config::standard()).expect("encodes")
+/// The same codec as the store's, limits included.
+fn encode<V: Version>(record: &V) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(192);
+    record.encode(&mut bytes).expect("encodes");
+    bytes
 }
 
-fn decode<T: for<'a> Deserialize<'a>>(bytes: &[u8]) -> T {
-    bincode::serde::decode_from_slice::<T, _>(bytes, bincode::config::standard()).expect("decodes").0
+fn decode<V: Version>(bytes: &[u8]) -> V {
+    V::decode(bytes).expect("decodes")
 }
 
 fn exuvia(path: &Path, count: u64) -> (Store, Table<u64, ItemV1>, Table<u64, ItemV2>) {

@@ -168,14 +168,19 @@ impl Pages {
             self.limit = (self.limit * 2).min(PAGE_RECORDS);
         }
         self.pages += 1;
-        match page.last {
+        match page.last() {
             _ if page.end => self.exhausted = true,
             None => {}
             Some(last) if reverse => self.upper = Bound::Excluded(last.to_vec()),
             Some(last) => self.lower = Bound::Excluded(last.to_vec()),
         }
         let side = if reverse { &mut self.back } else { &mut self.front };
-        side.extend(page.found);
+        // A page is read when its side is empty, so this moves nothing.
+        if side.is_empty() {
+            *side = page.found.into();
+        } else {
+            side.extend(page.found);
+        }
         self.failed = page.error;
         Ok(())
     }
@@ -188,7 +193,7 @@ impl Pages {
 /// A resolved page.
 struct Resolved {
     found: Vec<(Value, Found)>,
-    /// The last key that was judged.
+    /// The last key that was judged, if it is not the last of `found`.
     last: Option<Value>,
     end: bool,
     /// The record after `found` could not be read.
@@ -196,21 +201,30 @@ struct Resolved {
 }
 
 impl Resolved {
+    #[inline]
     fn new(records: usize, end: bool) -> Self {
         Resolved { found: Vec::with_capacity(records), last: None, end, error: None }
     }
 
+    #[inline]
     fn push(&mut self, key: Value, found: Result<Found>) -> bool {
         match found {
-            Ok(Found::Absent) => {}
-            Ok(found) => self.found.push((key.clone(), found)),
+            Ok(Found::Absent) => self.last = Some(key),
+            Ok(found) => {
+                self.found.push((key, found));
+                self.last = None;
+            }
             Err(e) => {
                 self.error = Some(e);
                 return false;
             }
         }
-        self.last = Some(key);
         true
+    }
+
+    /// The last key that was judged; `None` if there was none.
+    fn last(&self) -> Option<&Value> {
+        self.last.as_ref().or_else(|| self.found.last().map(|(key, _)| key))
     }
 }
 
