@@ -66,6 +66,13 @@ impl Shared {
         if self.state.load(Ordering::Relaxed) == USABLE { Ok(()) } else { Err(self.unusable()) }
     }
 
+    /// [`Shared::check_usable`], before anything is written or a verb begins.
+    #[inline]
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_usable()?;
+        if self.settings.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+
     #[cold]
     fn unusable(&self) -> Error {
         match self.poison.lock().clone() {
@@ -167,7 +174,7 @@ impl Core {
         let (mut catalog, bytes) = match tree.get(catalog::KEY)? {
             Some(bytes) => (Catalog::from_bytes(&bytes)?, bytes.to_vec()),
             // A new catalog would make everything else nobody's, to be swept away.
-            None if others || !new => {
+            None if others || !new || shared.settings.read_only => {
                 return Err(Error::corrupt(catalog::TREE, catalog::KEY, "it is missing"));
             }
             None => {
@@ -187,7 +194,9 @@ impl Core {
             );
             return Err(Error::Format { reason });
         }
-        ledger::copy_out(&*shared.engine, &catalog)?;
+        if !shared.settings.read_only {
+            ledger::copy_out(&*shared.engine, &catalog)?;
+        }
         // What a killed process left may be in the system's memory only: it becomes durable before anything, the
         // sweep above all, is built on it.
         shared.flush()?;
@@ -294,7 +303,7 @@ impl Core {
         decide: impl FnOnce(&mut Catalog) -> Result<Change<R>>,
         publish: impl FnOnce(&mut HashMap<String, Arc<TableState>>, &R),
     ) -> Result<R> {
-        self.shared.check_usable()?;
+        self.shared.check_writable()?;
         let mut published = self.catalog.lock();
         let mut next = published.catalog.clone();
         let Change { event, flips, result } = decide(&mut next)?;
@@ -350,10 +359,6 @@ impl Core {
 
     /// Changes the route of one table in memory, if its epoch is still `epoch`. Answers the new epoch. No verb comes
     /// between: they flip under the catalog's mutex too.
-    #[cfg_attr(
-        not(feature = "sled"),
-        allow(dead_code, reason = "so far only the import from sled fills a table")
-    )]
     pub(crate) fn flip_if(&self, table: &Arc<TableState>, epoch: u64, route: Route) -> Option<u64> {
         let _catalog = self.catalog.lock();
         if !table.epoch_is(epoch) {
@@ -365,10 +370,6 @@ impl Core {
 
     /// A new generation of a table that no catalog names yet, and its tree. No durable change: after a crash the
     /// tree itself says that its id was given out (`Catalog::skip_ids`). To be given back by [`Core::release`].
-    #[cfg_attr(
-        not(feature = "sled"),
-        allow(dead_code, reason = "so far only the import from sled fills a table")
-    )]
     pub(crate) fn reserve(&self, table: &Arc<TableState>) -> Result<(u64, String)> {
         let mut published = self.catalog.lock();
         let table = &self.name_of(table)?;
@@ -379,10 +380,6 @@ impl Core {
         Ok((id, tree))
     }
 
-    #[cfg_attr(
-        not(feature = "sled"),
-        allow(dead_code, reason = "so far only the import from sled fills a table")
-    )]
     pub(crate) fn release(&self, tree: &str) {
         self.reserved.lock().remove(tree);
     }

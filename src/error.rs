@@ -63,6 +63,8 @@ pub enum EngineErrorKind {
     Limit,
     /// An earlier failure left the engine unusable; the store has to be opened again.
     Poisoned,
+    /// The engine was opened to be read only.
+    ReadOnly,
 }
 
 impl EngineError {
@@ -395,7 +397,7 @@ fn advice(kind: EngineErrorKind) -> &'static str {
             "; close the store, keep a copy of its directory, and restore it from an earlier copy"
         }
         EngineErrorKind::Locked => "; close that one first",
-        EngineErrorKind::Limit | EngineErrorKind::Poisoned => "",
+        EngineErrorKind::Limit | EngineErrorKind::Poisoned | EngineErrorKind::ReadOnly => "",
     }
 }
 
@@ -414,6 +416,7 @@ impl From<EngineError> for Error {
     fn from(e: EngineError) -> Self {
         match e.kind {
             EngineErrorKind::Poisoned => Error::Poisoned { reason: e.to_string() },
+            EngineErrorKind::ReadOnly => Error::ReadOnly,
             _ => Error::Engine(e),
         }
     }

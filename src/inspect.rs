@@ -32,6 +32,21 @@ pub struct Inventory {
     pub quarantined: u64,
     /// Values that are damaged.
     pub damaged: u64,
+    /// Bytes of keys and values, in all forms and generations. What the engine adds to that, and what it has not
+    /// given back yet, is in [`Space`].
+    pub bytes: u64,
+}
+
+/// The room that a store takes, and that is left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Space {
+    /// Bytes of the engine's files (in memory: of keys and values).
+    pub bytes_on_disk: u64,
+    /// Bytes that are free on the medium; `None` where there is no directory or the system cannot tell.
+    pub bytes_free: Option<u64>,
+    /// Free bytes below which a backfill pauses by itself (`Options::free_bytes_min`).
+    pub bytes_free_min: u64,
 }
 
 /// What a verification found.
@@ -93,6 +108,7 @@ pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<In
         let overlay = table.overlay().map(|g| table.tree(g));
         if let Some(overlay) = &overlay {
             each(engine, overlay, |key, value| {
+                inventory.bytes += (key.len() + value.len()) as u64;
                 count(&mut inventory, key, value);
                 Ok(())
             })?;
@@ -100,6 +116,7 @@ pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<In
         let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
         if let Some(base) = table.base() {
             each(engine, &table.tree(base), |key, value| {
+                inventory.bytes += (key.len() + value.len()) as u64;
                 let hidden = match &over {
                     Some(over) => over.get(key)?.is_some(),
                     None => false,

@@ -30,10 +30,6 @@ mod directory;
 pub mod engine;
 mod envelope;
 mod error;
-#[cfg_attr(
-    not(feature = "sled"),
-    allow(dead_code, reason = "so far only the import from sled fills a table")
-)]
 mod fill;
 mod flusher;
 mod gate;
@@ -44,10 +40,12 @@ mod key;
 pub mod laws;
 mod ledger;
 mod lineage;
+mod load;
 mod lookup;
 mod migration;
 mod observe;
 mod options;
+mod plain;
 mod quarantine;
 mod resolve;
 mod route;
@@ -63,7 +61,7 @@ mod write;
 pub use batch::Batch;
 pub use catalog::{Counts, Phase};
 pub use error::{Cast, CastError, EngineError, EngineErrorKind, Error, Result};
-pub use inspect::{Inventory, Report};
+pub use inspect::{Inventory, Report, Space};
 pub use key::{Key, KeyPrefix};
 pub use ledger::LedgerEntry;
 pub use migration::{
@@ -71,6 +69,7 @@ pub use migration::{
 };
 pub use observe::{Observer, Pause};
 pub use options::{Durability, Options};
+pub use plain::Plain;
 pub use scan::Scan;
 pub use shape::Describe;
 pub use stats::{Activity, Histogram, Operation, Stats};

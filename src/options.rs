@@ -52,6 +52,7 @@ pub(crate) struct Settings {
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) observe_pauses_from: Duration,
     pub(crate) background: bool,
+    pub(crate) read_only: bool,
 }
 
 impl Default for Options {
@@ -64,6 +65,7 @@ impl Default for Options {
                 observer: None,
                 observe_pauses_from: Duration::from_micros(100),
                 background: true,
+                read_only: false,
             },
             cache_bytes: 256 << 20,
             create: true,
@@ -132,6 +134,19 @@ impl Options {
         self
     }
 
+    /// Whether the store is only looked at. Default: no.
+    ///
+    /// Then nothing happens by itself (as with [`Options::background`]), no store and no table is made, and every write
+    /// and every verb answers [`crate::Error::ReadOnly`].
+    ///
+    /// It is the store that is not changed; the engine below may still have to write to open its files. sled does: it
+    /// finishes what a crash left half done, and refuses a directory that it cannot write to. So do the lock file and
+    /// its rule that one process at a time has the store: a reader keeps writers out, and other readers.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.settings.read_only = read_only;
+        self
+    }
+
     /// Opens the store in a directory, which only one process at a time may do.
     ///
     /// The directory is created if it is not there, and must be empty or a store.
@@ -142,7 +157,9 @@ impl Options {
     /// for, an engine that this program was built without, a newer format), or damage of the catalog. Nothing on disk is changed by a refused open.
     #[cfg(any(feature = "sled", feature = "fjall"))]
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
-        Store::open_directory(path.as_ref(), self)
+        let create = self.create && !self.settings.read_only;
+        let settings = self.settings();
+        Store::open_directory(path.as_ref(), Options { settings, create, ..self })
     }
 
     /// Opens a store in an engine that was made elsewhere, for example a [`crate::engine::MemoryEngine`].
@@ -151,6 +168,11 @@ impl Options {
     ///
     /// [`crate::Error::Format`] if another engine wrote what it holds, or damage of the catalog.
     pub fn open_in(self, engine: Arc<dyn Engine>) -> Result<Store> {
-        Store::open_engine(engine, self.settings, None, None, true)
+        Store::open_engine(engine, self.settings(), None, None, true)
+    }
+
+    fn settings(&self) -> Settings {
+        let background = self.settings.background && !self.settings.read_only;
+        Settings { background, ..self.settings.clone() }
     }
 }

@@ -12,7 +12,7 @@ use crate::catalog::Catalog;
 use crate::core::{Core, Lease, Shared};
 #[cfg(any(feature = "sled", feature = "fjall"))]
 use crate::directory;
-use crate::engine::Engine;
+use crate::engine::{Engine, ReadOnly};
 use crate::error::{Error, Result};
 use crate::inspect;
 use crate::key::Key;
@@ -76,6 +76,7 @@ impl Store {
         lock: Option<File>,
         new: bool,
     ) -> Result<Store> {
+        let engine = if settings.read_only { Arc::new(ReadOnly(engine)) } else { engine };
         let shared = Shared::new(engine, settings, path);
         let core = Core::open(shared, lock, new)?;
         let lease = Arc::new(Lease(Arc::clone(&core)));
@@ -206,7 +207,7 @@ impl Store {
         Ok(stats)
     }
 
-    /// Counts the records of every table by the version that they are written in. Reads everything.
+    /// Counts the records of every table by the version that they are written in, and their bytes. Reads everything.
     ///
     /// # Errors
     ///
@@ -258,6 +259,21 @@ impl Store {
     /// A failing engine.
     pub fn bytes_on_disk(&self) -> Result<u64> {
         Ok(self.core().shared.engine.bytes_on_disk()?)
+    }
+
+    /// What the store takes on its medium, and what is left there. Costs a listing of the engine's files. What a
+    /// migration is going to need is said by [`Plan::expected_bytes`], what each table holds by [`Store::inventory`].
+    ///
+    /// # Errors
+    ///
+    /// A failing engine.
+    pub fn space(&self) -> Result<inspect::Space> {
+        let shared = &self.core().shared;
+        Ok(inspect::Space {
+            bytes_on_disk: shared.engine.bytes_on_disk()?,
+            bytes_free: migration::free_bytes(shared),
+            bytes_free_min: shared.settings.free_bytes_min,
+        })
     }
 
     /// Whether remains of closed migrations are being swept.

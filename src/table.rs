@@ -9,6 +9,7 @@ use crate::core::Lease;
 use crate::error::Result;
 use crate::key::{self, Key, KeyPrefix};
 use crate::lineage::{self, CastFailure, Stored};
+use crate::quarantine::Quarantined;
 use crate::resolve::Form;
 use crate::route::{Found, TableState};
 use crate::scan::Scan;
@@ -106,16 +107,38 @@ impl<K: Key, V: Version> Table<K, V> {
 
     /// The records of a range in key order; double-ended.
     ///
+    /// For a page of results at a time, go on after the last key that was seen:
+    ///
+    /// ```
+    /// use std::ops::Bound::{Excluded, Unbounded};
+    /// use exuvia::{Result, Table, Version};
+    ///
+    /// fn page<V: Version>(users: &Table<u64, V>, after: u64, limit: usize) -> Result<Vec<(u64, V)>> {
+    ///     users.scan((Excluded(after), Unbounded)).take(limit).collect()
+    /// }
+    /// ```
+    ///
     /// Reads pages as it goes. Each record is of one moment; the scan as a whole is not, if writers are at
     /// work. An error ends the scan, as its last item.
     pub fn scan(&self, range: impl RangeBounds<K>) -> Scan<K, V> {
         Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::encode_bounds(&range))
     }
 
-    /// The records whose key begins with `prefix` (a string's beginning, a tuple's first members), in key
-    /// order. Otherwise as [`Table::scan`].
+    /// The records whose key begins with `prefix`, in key order. Otherwise as [`Table::scan`].
+    ///
+    /// A prefix is the beginning of a string (`"no"`) or of bytes (`&b"no"[..]`), or the first members of a tuple, as
+    /// a shorter tuple (`&("north".to_owned(),)`): see [`KeyPrefix`].
     pub fn scan_prefix<P: KeyPrefix<K> + ?Sized>(&self, prefix: &P) -> Scan<K, V> {
         Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::key_prefix_range(prefix))
+    }
+
+    /// The records whose upcast failed in the open migration of this table, with the reasons, in key order.
+    ///
+    /// A record leaves the quarantine by being overwritten or removed, or by [`restart`](crate::Migration::restart) with
+    /// corrected code; until then its old form can be read at the old view. Reads pages as it goes, each of its own
+    /// moment. An error ends it.
+    pub fn quarantined(&self) -> impl Iterator<Item = Result<(K, String)>> + use<K, V> {
+        Quarantined::new(Arc::clone(&self.state), Arc::clone(&self.lease))
     }
 
     /// The number of records. Scans the whole table.

@@ -41,6 +41,7 @@ enum Rule<'a> {
 }
 
 fn rule<'a>(table: &TableState, route: &'a Route, view: u32) -> Result<Rule<'a>> {
+    table.shared.check_writable()?;
     table.check_floor(route, view)?;
     if route.fence == Some(Fence::Filling) {
         return Err(Error::state(

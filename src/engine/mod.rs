@@ -13,6 +13,7 @@ mod fjall;
 mod kind;
 mod memory;
 mod range;
+mod read_only;
 #[cfg(feature = "sled")]
 mod sled;
 mod value;
@@ -29,6 +30,7 @@ pub(crate) use self::sled::ForeignSled;
 #[cfg(feature = "sled")]
 pub use self::sled::{SledEngine, SledOptions};
 pub use memory::MemoryEngine;
+pub(crate) use read_only::ReadOnly;
 pub use value::Value;
 
 use crate::error::EngineError;

@@ -16,10 +16,6 @@ mod abandon;
 mod backfill;
 mod contract;
 mod fold;
-#[cfg_attr(
-    not(feature = "sled"),
-    allow(dead_code, reason = "so far only the import from sled fills a table")
-)]
 mod paced;
 mod pacer;
 mod plan;
@@ -42,7 +38,6 @@ use crate::stats::Activity;
 
 pub use abandon::{AbandonPlan, NewWrites};
 pub use contract::ContractPlan;
-#[cfg_attr(not(feature = "sled"), allow(unused_imports, reason = "as the module"))]
 pub(crate) use paced::Paced;
 pub use pacer::Budget;
 pub use plan::Plan;
@@ -50,7 +45,7 @@ pub(crate) use run::Run;
 pub use run::Waiting;
 pub use status::{Backfill, Status, TableStatus};
 pub(crate) use sweep::Sweeper;
-pub(crate) use worker::start as start_worker;
+pub(crate) use worker::{free_bytes, start as start_worker};
 
 /// A handle on a migration that was begun.
 #[derive(Clone)]
@@ -114,6 +109,7 @@ impl Migration {
     }
 
     fn run(&self) -> Result<Arc<Run>> {
+        self.core().shared.check_writable()?;
         let run = self.core().runs.lock().get(&self.name).cloned();
         match run {
             Some(run) if !run.control().closed => Ok(run),
@@ -252,6 +248,7 @@ impl Migration {
             left = left.saturating_sub(stepped.records);
             if stepped.caught_up {
                 worker::completed(core, run)?;
+                worker::tidy(run)?;
                 break;
             }
             if left == 0 || stepped.moved || run.stopping() {

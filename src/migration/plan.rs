@@ -101,6 +101,7 @@ impl Plan {
     pub fn begin(self) -> Result<Migration> {
         let started = Instant::now();
         let core = Arc::clone(&self.lease.0);
+        core.shared.check_writable()?;
         if let Some(table) = self.foreign {
             return Err(Error::state(format!("table {table}"), "the handle belongs to another store"));
         }

@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 use crate::flusher::Ticket;
 use crate::lineage::Casts;
 use crate::migration::Budget;
-use crate::route::{Frontier, TableState};
+use crate::quarantine;
+use crate::route::{Frontier, Kind, TableState};
 use crate::stats::Activity;
 
 /// One table of an open migration. Tables whose step is metadata only have none.
@@ -31,6 +32,8 @@ pub(crate) struct RunTable {
     /// A cursor that may be persisted once a flush that started after the ticket is done. It outlives the worker
     /// too, or a backfill that is driven step by step would persist none.
     pub(crate) unsaved: Mutex<Option<(Ticket, Vec<u8>)>>,
+    /// Where the next look for stale entries of the quarantine goes on.
+    tidy: Mutex<Bound<Vec<u8>>>,
 }
 
 /// The migration is driven by one thread at a time (rule 4): its worker, a caller of `step`, or a verb. Whoever
@@ -110,8 +113,8 @@ impl Run {
             }
             state.set_activity(activity_of(phase));
             let (progress, pass) = (Mutex::new(progress), Mutex::new(None));
-            let (step, unsaved) = (step.clone(), Mutex::new(None));
-            tables.push(RunTable { state, step, overlay, progress, pass, unsaved });
+            let (step, unsaved, tidy) = (step.clone(), Mutex::new(None), Mutex::new(Bound::Unbounded));
+            tables.push(RunTable { state, step, overlay, progress, pass, unsaved, tidy });
         }
         let control = Control {
             seated: None,
@@ -307,6 +310,19 @@ impl Drop for Seat<'_> {
 }
 
 impl RunTable {
+    /// Removes what has become stale in the next page of the quarantine, and begins again when it has come to its end.
+    /// The caller has the seat.
+    pub(crate) fn tidy_quarantine(&self) -> Result<()> {
+        let route = self.state.route_owned();
+        let Kind::Open(open) = &route.kind else {
+            return Ok(());
+        };
+        let mut lower = self.tidy.lock();
+        let next = quarantine::forget_stale(&self.state.shared, &self.state, open, &lower)?;
+        *lower = next.unwrap_or(Bound::Unbounded);
+        Ok(())
+    }
+
     pub(crate) fn casts(&self) -> Option<Casts> {
         self.state.newest_code()?.at(self.step.to).copied()
     }
@@ -321,7 +337,7 @@ impl RunTable {
             _ => return 0.0,
         }
         let route = self.state.route_owned();
-        let (crate::route::Kind::Open(open) | crate::route::Kind::Folding(open)) = &route.kind else {
+        let (Kind::Open(open) | Kind::Folding(open)) = &route.kind else {
             return 0.0;
         };
         let end_of = |reverse| {

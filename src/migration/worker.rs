@@ -18,6 +18,8 @@ const FIRST_BATCH: usize = 16;
 /// How often an idle worker looks for work that old writers made.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
+/// How often an idle worker looks at a page of each quarantine.
+const TIDY_EVERY: Duration = Duration::from_secs(1);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
@@ -81,6 +83,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
     }
     let mut batch = FIRST_BATCH;
     let mut space_checked: Option<Instant> = None;
+    let mut tidied: Option<Instant> = None;
     while !run.stopping() {
         core.shared.check_usable()?;
         if space_checked.is_none_or(|at| at.elapsed() >= SPACE_CHECK_EVERY) {
@@ -106,6 +109,10 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
         }
         if stepped.caught_up {
             completed(core, run)?;
+            if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+                tidied = Some(Instant::now());
+                tidy(run)?;
+            }
             run.sleep(LOOK_EVERY);
             continue;
         }
@@ -158,6 +165,11 @@ pub(crate) fn step_first_unfinished(
         }
     }
     Ok(Stepped { caught_up: true, ..Stepped::default() })
+}
+
+/// A page of each table's quarantine, however large that is.
+pub(crate) fn tidy(run: &Run) -> Result<()> {
+    run.tables.iter().try_for_each(|table| table.tidy_quarantine())
 }
 
 /// Commits `complete` once there is nothing left to do.

@@ -8,6 +8,7 @@ mod command;
 mod conformance;
 mod conformance_commits;
 mod damage;
+mod day_one;
 mod engine_choice;
 #[cfg(feature = "fjall")]
 mod engine_fjall;
