@@ -1,17 +1,13 @@
-//! A disk that fills up under the sled engine.
+//! A disk that fills up under an engine.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
-use exuvia::engine::{Engine, SledEngine, SledOptions};
-use exuvia::{EngineError, EngineErrorKind};
+use exuvia::EngineErrorKind;
+use exuvia::engine::EngineKind;
 
 use crate::scratch::Scratch;
-
-fn open(path: &Path) -> Result<SledEngine, EngineError> {
-    SledEngine::open(path, SledOptions::new().cache_bytes(16 << 20))
-}
 
 /// A small file system of its own; `None` where mounting is not allowed.
 struct Mount(PathBuf);
@@ -37,8 +33,19 @@ impl Drop for Mount {
 }
 
 #[test]
-fn a_full_disk_is_a_typed_error_and_loses_nothing_flushed() {
-    // sled fails in different ways for small and for large values.
+fn a_full_disk_under_sled_is_a_typed_error_and_loses_nothing_flushed() {
+    fill(EngineKind::Sled);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn a_full_disk_under_fjall_is_a_typed_error_and_loses_nothing_flushed() {
+    fill(EngineKind::Fjall);
+}
+
+fn fill(kind: EngineKind) {
+    let open = |path: &PathBuf| kind.open(path, 16 << 20);
+    // Engines fail in different ways for small and for large values.
     for size in [400_usize, 20_000, 45_000] {
         let scratch = Scratch::new("full");
         let Some(mount) = Mount::new(scratch.path().join("disk"), 48) else {

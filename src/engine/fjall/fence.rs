@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -25,14 +26,22 @@ const WRITES_STOPPED: u8 = 1;
 /// A panic: locks of fjall's may be left behind.
 const ALL_STOPPED: u8 = 2;
 
+/// With fewer bytes free a failure in the background is put down to the full disk.
+const FREE_BYTES_MIN: u64 = 64 << 20;
+
 /// Catches panics, translates errors, and remembers the failure after which the engine is unusable.
 #[derive(Default)]
 pub(super) struct Fence {
     state: AtomicU8,
     reason: OnceLock<String>,
+    directory: PathBuf,
 }
 
 impl Fence {
+    pub(super) fn new(directory: &Path) -> Self {
+        Self { directory: directory.to_owned(), ..Self::default() }
+    }
+
     /// Every call into fjall. `tree` is only looked at after a failure.
     #[inline]
     pub(super) fn call<T>(
@@ -82,12 +91,27 @@ impl Fence {
             (FjallError::Io(_) | FjallError::Storage(LsmError::Io(_)), Access::Write) => true,
             _ => false,
         };
-        let error = translate(&place(tree), error);
+        let unexplained = matches!(error, FjallError::Poisoned) && self.reason.get().is_none();
+        let mut error = translate(&place(tree), error);
+        if unexplained && free_bytes(&self.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+            error = EngineError::io("a write in the background failed", ErrorKind::StorageFull.into());
+        }
         if stopped {
             self.stop(Access::Write, &error.to_string());
         }
         error
     }
+}
+
+#[cfg(unix)]
+fn free_bytes(directory: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(directory).ok()?;
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn free_bytes(_directory: &Path) -> Option<u64> {
+    None
 }
 
 fn place(tree: &str) -> String {

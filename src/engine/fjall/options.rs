@@ -15,7 +15,7 @@ impl Default for FjallOptions {
 
 impl FjallOptions {
     /// The default of [`Self::memtable_bytes`].
-    pub const MEMTABLE_BYTES: u64 = 4 << 20;
+    pub const MEMTABLE_BYTES: u64 = 8 << 20;
 
     /// The defaults.
     pub fn new() -> Self {
@@ -30,7 +30,7 @@ impl FjallOptions {
     }
 
     /// Bytes that a tree collects in memory before they are written as a sorted file. Up to four times as much waits
-    /// for that at most, for each tree that is being written to. Default 4 MiB; at least 64 KiB, to which less is
+    /// for that at most, for each tree that is being written to. Default 8 MiB; at least 64 KiB, to which less is
     /// raised. It holds for trees that are made from now on.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
