@@ -15,6 +15,8 @@ use exuvia::engine::{
 };
 use exuvia::{EngineError, EngineErrorKind};
 
+use crate::mirror::Mirror;
+
 /// The kinds of engine calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
@@ -150,7 +152,7 @@ impl Hooks {
 /// The engine. Clones share everything.
 #[derive(Clone)]
 pub struct HookEngine {
-    inner: MemoryEngine,
+    inner: Mirror,
     hooks: Arc<Hooks>,
 }
 
@@ -162,7 +164,7 @@ struct HookTree {
 
 impl HookEngine {
     pub fn new(inner: MemoryEngine) -> Self {
-        Self { inner, hooks: Arc::default() }
+        Self { inner: Mirror::of(inner), hooks: Arc::default() }
     }
 
     /// How many engines and trees of this engine somebody holds.
@@ -170,9 +172,14 @@ impl HookEngine {
         Arc::strong_count(&self.hooks)
     }
 
-    /// The engine below, past all hooks.
+    /// The engine in memory, past all hooks: to be looked at, and for crash images.
     pub fn inner(&self) -> &MemoryEngine {
-        &self.inner
+        &self.inner.memory
+    }
+
+    /// A tree past all hooks, to be written to.
+    pub fn raw(&self, tree: &str) -> Arc<dyn Tree> {
+        self.inner.tree(tree).unwrap()
     }
 
     fn rule(&self, when: When, call: Option<Call>, tree: &str, key: Option<u64>, nth: u64, action: Action) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use exuvia::engine::{Engine, MemoryEngine};
+use exuvia::engine::MemoryEngine;
 use exuvia::{CastError, Error, Migration, NewWrites, Origin, Phase, Table, Version};
 use serde::{Deserialize, Serialize};
 
@@ -659,7 +659,7 @@ fn invariant_10_contract_only_with_proof_and_only_contract_and_abandon_destroy()
     s.old.put(&7, &v1("Named N", 1)).unwrap();
     complete(&migration);
 
-    let overlay = s.engine.inner().tree(OVERLAY).unwrap();
+    let overlay = s.engine.raw(OVERLAY);
     let key = 11u64.to_be_bytes();
     let taken = overlay.get(&key).unwrap().unwrap();
     overlay.delete(&key).unwrap();
@@ -755,7 +755,7 @@ fn invariant_12_an_error_ends_a_scan_with_that_error() {
     }
     assert!(failed >= 12, "pages that failed: {failed}");
     let key = 450u64.to_be_bytes();
-    let base = s.engine.inner().tree(BASE).unwrap();
+    let base = s.engine.raw(BASE);
     let mut damaged = base.get(&key).unwrap().unwrap().to_vec();
     damaged[3] ^= 1;
     base.put(&key, &damaged).unwrap();

@@ -23,6 +23,7 @@ mod invariants;
 mod key_types;
 mod lifecycle;
 mod memory;
+mod mirror;
 mod model;
 mod old_binary;
 #[cfg(feature = "cli")]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use exuvia::engine::{Engine, MemoryEngine};
+use exuvia::engine::MemoryEngine;
 use exuvia::{Budget, Cast, CastError, Error, NewWrites, Origin, Phase, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 
@@ -263,7 +263,7 @@ fn trap_a_newer_version_is_served_as_if_it_were_ours() {
         value
     };
     let plant = |tree: &str, id: u64, value: &[u8]| {
-        s.engine.inner().tree(tree).unwrap().put(&id.to_be_bytes(), value).unwrap();
+        s.engine.raw(tree).put(&id.to_be_bytes(), value).unwrap();
     };
     let damage = |tree: &str| {
         plant(tree, 1, &newer(1));
