@@ -146,7 +146,7 @@ pub(crate) fn encode_bounds<K: Key>(range: &impl RangeBounds<K>) -> (Bound<Vec<u
 }
 
 /// The least byte string that is greater than every one that begins with `prefix`, if there is one.
-fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     let mut end = prefix.to_vec();
     while let Some(last) = end.pop() {
         if last < u8::MAX {

@@ -36,6 +36,8 @@ mod gate;
 #[cfg(feature = "sled")]
 pub mod import;
 mod inspect;
+#[cfg(feature = "json")]
+pub mod json;
 mod key;
 pub mod laws;
 mod ledger;

@@ -42,7 +42,7 @@ pub struct Scan<K, V> {
 }
 
 /// The scan below its types.
-struct Pages {
+pub(crate) struct Pages {
     state: Arc<TableState>,
     view: u32,
     lower: Bound<Vec<u8>>,
@@ -62,21 +62,9 @@ impl<K: Key, V: Version> Scan<K, V> {
     pub(crate) fn new(
         state: Arc<TableState>,
         lease: Arc<Lease>,
-        (lower, upper): (Bound<Vec<u8>>, Bound<Vec<u8>>),
+        range: (Bound<Vec<u8>>, Bound<Vec<u8>>),
     ) -> Self {
-        let pages = Pages {
-            state,
-            view: V::VERSION,
-            lower,
-            upper,
-            limit: FIRST_PAGE_RECORDS,
-            pages: 0,
-            front: VecDeque::new(),
-            back: VecDeque::new(),
-            exhausted: false,
-            failed: None,
-            ended: false,
-        };
+        let pages = Pages::new(state, V::VERSION, range);
         Self { pages, _lease: lease, types: PhantomData }
     }
 
@@ -127,7 +115,33 @@ impl<K: Key, V: Version> DoubleEndedIterator for Scan<K, V> {
 }
 
 impl Pages {
-    fn next(&mut self, reverse: bool) -> Option<Result<(Value, Found)>> {
+    pub(crate) fn new(
+        state: Arc<TableState>,
+        view: u32,
+        (lower, upper): (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    ) -> Self {
+        Pages {
+            state,
+            view,
+            lower,
+            upper,
+            limit: FIRST_PAGE_RECORDS,
+            pages: 0,
+            front: VecDeque::new(),
+            back: VecDeque::new(),
+            exhausted: false,
+            failed: None,
+            ended: false,
+        }
+    }
+
+    /// Whoever could not read a record ends the scan with it.
+    #[cfg(feature = "json")]
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) fn next(&mut self, reverse: bool) -> Option<Result<(Value, Found)>> {
         if self.ended {
             return None;
         }

@@ -1,6 +1,6 @@
 //! The store: opening, tables, migrations, closing.
 
-mod types;
+pub(crate) mod types;
 
 use std::fs::File;
 #[cfg(any(feature = "sled", feature = "fjall"))]
@@ -92,6 +92,11 @@ impl Store {
         core.start()?;
         core.start_sweeper();
         Ok(Store { lease })
+    }
+
+    #[cfg(feature = "json")]
+    pub(crate) fn lease(&self) -> &Arc<Lease> {
+        &self.lease
     }
 
     pub(crate) fn core(&self) -> &Arc<Core> {

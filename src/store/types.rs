@@ -112,7 +112,7 @@ fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) 
 }
 
 /// Creates a table; a conflict if another thread was faster.
-pub(super) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<TableState>, TableEntry)> {
+pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<TableState>, TableEntry)> {
     admin::check_name(name)?;
     if core.shared.settings.read_only {
         let reason = "there is no table of this name, and the store was opened read-only, so none is made";

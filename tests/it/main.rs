@@ -31,6 +31,8 @@ mod operator;
 mod ordering;
 mod process_death;
 mod records;
+#[cfg(feature = "cli")]
+mod records_json;
 mod review;
 mod scene;
 mod scratch;

@@ -19,6 +19,10 @@ pub(crate) enum Failure {
     },
     /// The store, or the system below it, failed: exit code 4.
     Store(String),
+    /// What was typed does not fit the store: exit code 2.
+    Usage(String),
+    /// There is no such record: exit code 6.
+    Absent(String),
     /// What was asked for does not fit the state that the store is in; nothing was changed: exit code 5.
     Refused(String),
 }
@@ -52,13 +56,16 @@ impl Failure {
         Failure::input(path, reason)
     }
 
-    /// The exit code, as `exuvia --help` documents it. Code 2, wrong usage, is the argument parser's.
+    /// The exit code, as `exuvia --help` documents it. Code 2, wrong usage, is mostly the argument
+    /// parser's.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Verification(_) => 1,
             Failure::Input { .. } => 3,
             Failure::Store(_) => 4,
             Failure::Refused(_) => 5,
+            Failure::Usage(_) => 2,
+            Failure::Absent(_) => 6,
         }
     }
 }
@@ -71,7 +78,10 @@ impl fmt::Display for Failure {
                 write!(f, "{}, line {line}: {reason}", path.display())
             }
             Failure::Input { path, line: None, reason } => write!(f, "{}: {reason}", path.display()),
-            Failure::Store(reason) | Failure::Refused(reason) => f.write_str(reason),
+            Failure::Store(reason)
+            | Failure::Refused(reason)
+            | Failure::Usage(reason)
+            | Failure::Absent(reason) => f.write_str(reason),
         }
     }
 }
@@ -82,7 +92,7 @@ impl From<exuvia::Error> for Failure {
     fn from(error: exuvia::Error) -> Self {
         match &error {
             damage if damage.is_corruption() => Failure::Verification(error.to_string()),
-            exuvia::Error::State { .. } | exuvia::Error::Conflict { .. } => {
+            exuvia::Error::State { .. } | exuvia::Error::Conflict { .. } | exuvia::Error::Version { .. } => {
                 Failure::Refused(error.to_string())
             }
             _ => Failure::Store(error.to_string()),

@@ -138,20 +138,7 @@ fn status_text(path: &Path, bytes: u64, tables: &[Inventory], migrations: &[Stat
 }
 
 fn status_json(bytes: u64, tables: &[Inventory], migrations: &[Status]) -> Value {
-    let tables = tables.iter().map(|table| {
-        let records = table.records.iter().map(|(version, n)| (version.to_string(), *n));
-        json!({
-            "table": table.table,
-            "active": table.active,
-            "floor": table.floor,
-            "records": records.collect::<std::collections::BTreeMap<_, _>>(),
-            "companions": table.companions,
-            "derived": table.derived,
-            "tombstones": table.tombstones,
-            "quarantined": table.quarantined,
-            "damaged": table.damaged,
-        })
-    });
+    let tables = tables.iter().map(table_json);
     let migrations = migrations.iter().map(|migration| {
         let tables = migration.tables.iter().map(|table| {
             json!({
@@ -180,6 +167,22 @@ fn status_json(bytes: u64, tables: &[Inventory], migrations: &[Status]) -> Value
         "bytes_on_disk": bytes,
         "tables": tables.collect::<Vec<_>>(),
         "migrations": migrations.collect::<Vec<_>>(),
+    })
+}
+
+/// A table's inventory.
+pub(crate) fn table_json(table: &Inventory) -> Value {
+    let records = table.records.iter().map(|(version, n)| (version.to_string(), *n));
+    json!({
+        "table": table.table,
+        "active": table.active,
+        "floor": table.floor,
+        "records": records.collect::<std::collections::BTreeMap<_, _>>(),
+        "companions": table.companions,
+        "derived": table.derived,
+        "tombstones": table.tombstones,
+        "quarantined": table.quarantined,
+        "damaged": table.damaged,
     })
 }
 

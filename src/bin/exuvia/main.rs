@@ -7,6 +7,7 @@ mod directory;
 mod failure;
 #[cfg(test)]
 mod fake;
+mod import;
 mod inspect;
 mod latency;
 #[cfg(test)]
@@ -16,8 +17,10 @@ mod load;
 mod load_tests;
 mod model;
 mod progress;
+mod records;
 mod report;
 mod rows;
+mod shell;
 mod source;
 mod store;
 mod subject;
@@ -31,7 +34,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use exuvia::engine::EngineKind;
 
 use crate::failure::Failure;
@@ -44,7 +47,8 @@ Exit codes:
   2  wrong usage
   3  a file or directory that was named cannot be used
   4  the store, or the system below it, failed
-  5  refused: it does not fit the state that the store is in; nothing was changed";
+  5  refused: it does not fit the state that the store is in; nothing was changed
+  6  there is no record under the key";
 
 /// An embedded key-value store whose records migrate online.
 #[derive(Debug, Parser)]
@@ -68,6 +72,28 @@ enum Command {
     /// Show every state change of a store
     #[command(after_help = EXIT_CODES)]
     Ledger(StoreArgs),
+    /// Print the record under a key, as JSON
+    #[command(after_help = EXIT_CODES)]
+    Get(records::GetArgs),
+    /// Print the records of a table, as JSON lines
+    #[command(after_help = EXIT_CODES)]
+    Scan(records::ScanArgs),
+    /// Print what each table consists of: type of keys, version, codec, shape
+    #[command(after_help = EXIT_CODES)]
+    Tables(records::PathArgs),
+    /// Count the records of each table by the version that they are written in
+    #[command(after_help = EXIT_CODES)]
+    Inventory(records::PathArgs),
+    /// Print tables with all records as JSON lines, for `import`
+    #[command(after_help = EXIT_CODES)]
+    Export(records::ExportArgs),
+    /// Take what `export` printed into tables that are absent or empty
+    #[command(after_help = EXIT_CODES)]
+    Import(import::ImportArgs),
+    /// Print completions for a shell
+    Completions(shell::CompletionsArgs),
+    /// Print a manual page, in roff
+    Man(shell::ManArgs),
     /// Take a migration back: the older version is active again, and every record can be read in it
     #[command(after_help = EXIT_CODES)]
     Rollback(verbs::RollbackArgs),
@@ -156,6 +182,14 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Status(args) => look(&args, inspect::Subject::Status),
         Command::Verify(args) => look(&args, inspect::Subject::Verify),
         Command::Ledger(args) => look(&args, inspect::Subject::Ledger),
+        Command::Get(args) => records::get(&args),
+        Command::Scan(args) => records::scan(&args),
+        Command::Tables(args) => records::tables(&args),
+        Command::Inventory(args) => records::inventory(&args),
+        Command::Export(args) => records::export(&args),
+        Command::Import(args) => print(&import::run(&args)?),
+        Command::Completions(args) => print(&shell::completions(&args, Cli::command())?),
+        Command::Man(args) => print(&shell::man(&args, Cli::command())?),
         Command::Rollback(args) => print(&verbs::run(args.verb(), &args.of)?),
         Command::Resume(args) => print(&verbs::run(verbs::Verb::Resume, &args)?),
         Command::Pause(args) => print(&verbs::run(verbs::Verb::Pause, &args)?),
@@ -207,8 +241,6 @@ fn print(text: &str) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
