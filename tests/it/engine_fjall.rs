@@ -10,6 +10,7 @@ use exuvia::{EngineError, EngineErrorKind};
 
 use crate::damage::{Subject, campaign, store};
 use crate::records::{get, pages, write};
+use crate::scene::until;
 use crate::scratch::Scratch;
 
 /// With memtables so small that most records are in sorted files.
@@ -152,4 +153,33 @@ fn no_reader_sees_half_a_commit() {
             }
         });
     });
+}
+
+/// A tree that is seldom written to does not keep every journal, all of which an open would have to read.
+#[test]
+fn full_journals_go() {
+    let scratch = Scratch::new("fjall-journals");
+    let path = scratch.path().join("fjall");
+    let engine = open(&path).unwrap();
+    engine.tree("seldom").unwrap().put(b"k", b"v").unwrap();
+    let busy = engine.tree("busy").unwrap();
+    let value = vec![7; 1 << 20];
+    for n in 0..70_u32 {
+        busy.put(&n.to_be_bytes(), &value).unwrap();
+        engine.flush().unwrap();
+    }
+    let journals = || {
+        let files = path.read_dir().unwrap().map(|file| file.unwrap().path());
+        files.filter(|file| file.extension().is_some_and(|extension| extension == "jnl")).collect::<Vec<_>>()
+    };
+    let first = path.join("0.jnl");
+    until("the first journal goes", || {
+        busy.put(b"more", b"v").unwrap();
+        engine.flush().unwrap();
+        !journals().contains(&first)
+    });
+    drop((busy, engine));
+    let engine = open(&path).unwrap();
+    assert_eq!(get(&*engine.tree("seldom").unwrap(), b"k").unwrap(), b"v");
+    assert_eq!(get(&*engine.tree("busy").unwrap(), &69_u32.to_be_bytes()).unwrap(), value);
 }
