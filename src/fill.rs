@@ -98,6 +98,7 @@ impl Fill {
 
     /// Step 3, for one record: an envelope as a settled table has it. Answers `false`, and writes nothing, if the key
     /// is there already.
+    #[cfg(feature = "sled")]
     pub(crate) fn insert(&mut self, key: &[u8], envelope: &[u8]) -> Result<bool> {
         self.core.shared.check_usable()?;
         self.core.shared.check_size(key, envelope)?;
@@ -105,6 +106,15 @@ impl Fill {
         let inserted = self.paced.call(|| tree.insert_if_absent(key, envelope))?;
         self.records += u64::from(inserted);
         Ok(inserted)
+    }
+
+    /// Step 3 for a key that is known not to be there.
+    pub(crate) fn append(&mut self, key: &[u8], envelope: &[u8]) -> Result<()> {
+        self.core.shared.check_usable()?;
+        let tree = &self.tree.tree;
+        self.paced.call(|| tree.put(key, envelope))?;
+        self.records += 1;
+        Ok(())
     }
 
     /// Steps 4 and 5. Answers the number of records.
