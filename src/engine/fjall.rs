@@ -63,8 +63,6 @@ const WORKER_THREADS: usize = 1;
 /// Bytes of journal above which trees that were written long ago are written out, so that journals can go. All of it is
 /// read at open. fjall's least.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Trees that are written out at a time: fjall's queue for that has a thousand places, and whoever finds it full waits.
-const WRITTEN_OUT_MAX: usize = 500;
 /// How long a writer waits before it looks again whether fjall has caught up.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 
@@ -250,23 +248,7 @@ impl Shared {
     fn sync(&self) -> EngineResult<()> {
         let db = self.db()?;
         self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
-        if self.journals.sync().map_err(|e| self.unsynced(e))? {
-            self.write_out(db)?;
-        }
-        Ok(())
-    }
-
-    /// Lets every tree write its memtable out, so that full journals can go: a tree that is seldom written to would keep
-    /// them all, and an open reads them all. Once for each journal; a tree with nothing in memory does nothing.
-    fn write_out(&self, db: &Database) -> EngineResult<()> {
-        let trees = Arc::clone(&self.trees.read());
-        if self.fence.call(Access::Read, "", || Ok(db.journal_count()))? == 1 {
-            return Ok(());
-        }
-        for records in trees.values().take(WRITTEN_OUT_MAX) {
-            self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
-        }
-        Ok(())
+        self.journals.sync().map_err(|e| self.unsynced(e))
     }
 
     /// The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable" for data
