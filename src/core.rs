@@ -148,6 +148,8 @@ pub(crate) struct Core {
     pub(crate) sweeper: Mutex<Option<Sweeper>>,
     /// Trees that are being filled and that no catalog names yet: not to be swept.
     reserved: Mutex<BTreeSet<String>>,
+    #[cfg(all(unix, feature = "control"))]
+    pub(crate) control: Mutex<Option<crate::control::Control>>,
     flush_thread: Mutex<Option<JoinHandle<()>>>,
     lock_file: Mutex<Option<File>>,
 }
@@ -213,6 +215,8 @@ impl Core {
             runs: Mutex::new(HashMap::new()),
             sweeper: Mutex::new(None),
             reserved: Mutex::new(BTreeSet::new()),
+            #[cfg(all(unix, feature = "control"))]
+            control: Mutex::new(None),
             flush_thread: Mutex::new(None),
             lock_file: Mutex::new(lock_file),
         }))
@@ -404,6 +408,14 @@ impl Core {
         let runs: Vec<Arc<Run>> = self.runs.lock().values().cloned().collect();
         for run in runs {
             run.shut();
+        }
+        // After the runs: a verb of a client may have waited for one, and is refused now.
+        #[cfg(all(unix, feature = "control"))]
+        {
+            let control = self.control.lock().take();
+            if let Some(control) = control {
+                control.stop();
+            }
         }
         let sweeper = self.sweeper.lock().take();
         if let Some(sweeper) = sweeper {

@@ -24,6 +24,8 @@ mod atomic;
 mod batch;
 mod catalog;
 pub mod codec;
+#[cfg(all(unix, feature = "control"))]
+mod control;
 mod core;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod directory;

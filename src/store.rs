@@ -99,6 +99,24 @@ impl Store {
         &self.lease
     }
 
+    #[cfg(all(unix, feature = "control"))]
+    pub(crate) fn of(lease: Arc<Lease>) -> Store {
+        Store { lease }
+    }
+
+    /// For a thread that must not keep the store open.
+    #[cfg(all(unix, feature = "control"))]
+    pub(crate) fn weak(&self) -> std::sync::Weak<Lease> {
+        Arc::downgrade(&self.lease)
+    }
+
+    /// Every table with its active version and its floor.
+    #[cfg(all(unix, feature = "control"))]
+    pub(crate) fn outline(&self) -> Vec<(String, u32, u32)> {
+        let tables = self.core().catalog().tables;
+        tables.into_iter().map(|(name, table)| (name, table.active, table.floor)).collect()
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.lease.0
     }

@@ -12,6 +12,8 @@ mod day_one;
 mod engine_choice;
 #[cfg(feature = "fjall")]
 mod engine_fjall;
+#[cfg(all(unix, feature = "cli"))]
+mod control;
 mod engine_memory;
 mod engine_sled;
 mod full_disk;

@@ -17,6 +17,8 @@ pub(crate) enum Failure {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The store in this directory is open in another process: exit code 3.
+    Locked(PathBuf),
     /// The store, or the system below it, failed: exit code 4.
     Store(String),
     /// What was typed does not fit the store: exit code 2.
@@ -45,7 +47,8 @@ impl Failure {
                 Some(source) => format!("{reason} ({source})"),
                 None => reason,
             },
-            exuvia::Error::Locked { .. } | exuvia::Error::Format { .. } => {
+            exuvia::Error::Locked { .. } => return Failure::Locked(path.to_path_buf()),
+            exuvia::Error::Format { .. } => {
                 // These messages name the path themselves.
                 let message = error.to_string();
                 let own = format!("{}: ", path.display());
@@ -61,7 +64,7 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Failure::Verification(_) => 1,
-            Failure::Input { .. } => 3,
+            Failure::Input { .. } | Failure::Locked(_) => 3,
             Failure::Store(_) => 4,
             Failure::Refused(_) => 5,
             Failure::Usage(_) => 2,
@@ -82,6 +85,13 @@ impl fmt::Display for Failure {
             | Failure::Refused(reason)
             | Failure::Usage(reason)
             | Failure::Absent(reason) => f.write_str(reason),
+            Failure::Locked(path) => write!(
+                f,
+                "{}: the store is open in another process; close that one first, or let its program open a control \
+                 socket (`Store::control_socket`), through which status, ledger, rollback, resume, pause, unpause and \
+                 budget reach it",
+                path.display()
+            ),
         }
     }
 }

@@ -7,6 +7,7 @@ use exuvia::{Backfill, Inventory, LedgerEntry, Report, Status, Store};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::live;
 use crate::report::{grouped, size};
 
 /// What to look at.
@@ -62,6 +63,28 @@ pub(crate) fn inspect(path: &Path, subject: Subject, json: bool) -> Result<Answe
     };
     store.close()?;
     Ok(Answer { text, failure })
+}
+
+/// Looks into a store that is open elsewhere, through its control socket.
+pub(crate) fn live(
+    path: &Path,
+    socket: Option<&Path>,
+    subject: Subject,
+    json: bool,
+) -> Result<Answer, Failure> {
+    let verb = match subject {
+        Subject::Status => "status",
+        Subject::Ledger => "ledger",
+        // It reads everything: not beside a program's traffic.
+        Subject::Verify => return Err(Failure::Locked(path.to_path_buf())),
+    };
+    let answer = live::ask(path, socket, &json!({ "verb": verb }))?;
+    let text = match subject {
+        _ if json => answer.to_string(),
+        Subject::Ledger => live::ledger_text(&answer),
+        _ => live::status_text(path, &answer),
+    };
+    Ok(Answer { text, failure: None })
 }
 
 fn damaged(path: &Path, report: &Report) -> Failure {
@@ -250,7 +273,7 @@ fn entry_json(entry: &LedgerEntry) -> Value {
 }
 
 /// A moment in the proleptic Gregorian calendar, in UTC.
-fn utc(at_ms: u64) -> String {
+pub(crate) fn utc(at_ms: u64) -> String {
     let (days, ms) = (at_ms / 86_400_000, at_ms % 86_400_000);
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
     // Years are counted from March, so that the day that a leap year has more is the last one of its year; 400

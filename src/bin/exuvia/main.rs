@@ -12,6 +12,7 @@ mod inspect;
 mod latency;
 #[cfg(test)]
 mod laws;
+mod live;
 mod load;
 #[cfg(test)]
 mod load_tests;
@@ -106,6 +107,9 @@ enum Command {
     /// Let a paused backfill go on, at once or when the program is started
     #[command(after_help = EXIT_CODES)]
     Unpause(verbs::VerbArgs),
+    /// Change what the backfill of a running store may take, until it is closed
+    #[command(after_help = EXIT_CODES)]
+    Budget(verbs::BudgetArgs),
 }
 
 #[derive(Debug, Args)]
@@ -152,6 +156,9 @@ struct StoreArgs {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// The control socket of the program that has the store open [default: control.sock in the store's directory]
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
 }
 
 fn engine(text: &str) -> Result<EngineKind, String> {
@@ -194,11 +201,19 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Resume(args) => print(&verbs::run(verbs::Verb::Resume, &args)?),
         Command::Pause(args) => print(&verbs::run(verbs::Verb::Pause, &args)?),
         Command::Unpause(args) => print(&verbs::run(verbs::Verb::Unpause, &args)?),
+        Command::Budget(args) => print(&verbs::budget(&args)?),
     }
 }
 
 fn look(args: &StoreArgs, subject: inspect::Subject) -> Result<(), Failure> {
-    let answer = inspect::inspect(&args.path, subject, args.json)?;
+    let answer = if args.socket.is_some() {
+        inspect::live(&args.path, args.socket.as_deref(), subject, args.json)?
+    } else {
+        match inspect::inspect(&args.path, subject, args.json) {
+            Err(Failure::Locked(path)) => inspect::live(&path, None, subject, args.json)?,
+            other => other?,
+        }
+    };
     print(&answer.text)?;
     answer.failure.map_or(Ok(()), Err)
 }

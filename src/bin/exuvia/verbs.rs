@@ -1,5 +1,5 @@
-//! The verbs of an operator, on a store whose program is not running: rollback, resume, pause, unpause. They change
-//! the catalog only, so they need none of the Rust types.
+//! The verbs of an operator: rollback, resume, pause, unpause. They change the catalog only, so they need none of the
+//! Rust types. A store that is open elsewhere is asked to do them through its control socket.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use exuvia::{Backfill, Store};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::live;
 
 /// What to do to a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +47,9 @@ pub(crate) struct VerbArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// The control socket of the program that has the store open [default: control.sock in the store's directory]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
 }
 
 impl VerbArgs {
@@ -69,9 +73,62 @@ impl RollbackArgs {
     }
 }
 
-/// Does it and answers what to print.
+#[derive(Debug, Args)]
+pub(crate) struct BudgetArgs {
+    #[command(flatten)]
+    of: VerbArgs,
+    /// The longest pause, in microseconds
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(10..=3_600_000_000))]
+    pause_us: u64,
+    /// The share of one core, from 0.01 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.3, value_parser = share)]
+    core_share: f64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.01..=1.0).contains(&share) => Ok(share),
+        _ => Err("give a share from 0.01 to 1".to_owned()),
+    }
+}
+
+/// Does it, through the control socket if the store is open elsewhere, and answers what to print.
 pub(crate) fn run(verb: Verb, args: &VerbArgs) -> Result<String, Failure> {
-    offline(verb, args)
+    let live = || {
+        let mut request = request(verb, args);
+        if verb == (Verb::Rollback { fenced: true }) {
+            request["fenced"] = true.into();
+        }
+        let answer = live::ask(&args.path, args.socket.as_deref(), &request)?;
+        let phase = answer["phase"].as_str().unwrap_or("in an unknown phase");
+        Ok(done(verb, args, phase, answer["paused"] == true))
+    };
+    if args.socket.is_some() {
+        return live();
+    }
+    match offline(verb, args) {
+        Err(Failure::Locked(_)) => live(),
+        other => other,
+    }
+}
+
+/// Retunes a running backfill.
+pub(crate) fn budget(args: &BudgetArgs) -> Result<String, Failure> {
+    let mut request = request("budget", &args.of);
+    request["pause_us"] = args.pause_us.into();
+    request["core_share"] = args.core_share.into();
+    let answer = live::ask(&args.of.path, args.of.socket.as_deref(), &request)?;
+    if args.of.json {
+        return Ok(answer.to_string());
+    }
+    Ok(format!(
+        "migration {} may pause the store for {} us and take {} of a core, until it is closed",
+        args.of.migration, args.pause_us, args.core_share
+    ))
+}
+
+fn request(verb: impl fmt::Display, args: &VerbArgs) -> serde_json::Value {
+    json!({ "verb": verb.to_string(), "migration": args.migration, "why": args.why, "by": args.by() })
 }
 
 fn offline(verb: Verb, args: &VerbArgs) -> Result<String, Failure> {
