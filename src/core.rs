@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
 
 use crate::catalog::{self, Catalog, Phase, TableEntry};
-use crate::engine::{Capabilities, Engine};
+use crate::engine::{Capabilities, Engine, Freezing};
 use crate::envelope;
 use crate::error::{Error, Result};
 use crate::flusher::Flusher;
@@ -27,6 +27,8 @@ use crate::stats::Recorder;
 /// Engine, gate and statistics: what every operation needs.
 pub(crate) struct Shared {
     pub(crate) engine: Arc<dyn Engine>,
+    /// The same engine, if it has no snapshots of its own.
+    pub(crate) freezing: Option<Arc<Freezing>>,
     pub(crate) limits: Capabilities,
     pub(crate) gate: Gate,
     pub(crate) flusher: Arc<Flusher>,
@@ -47,6 +49,9 @@ const POISONED: u8 = 2;
 
 impl Shared {
     pub(crate) fn new(engine: Arc<dyn Engine>, settings: Settings, path: Option<PathBuf>) -> Arc<Self> {
+        let freezing =
+            (!engine.capabilities().snapshots).then(|| Arc::new(Freezing::new(Arc::clone(&engine))));
+        let engine = freezing.clone().map_or(engine, |freezing| freezing as Arc<dyn Engine>);
         let recorder = Recorder::new(settings.observer.clone(), settings.observe_pauses_from);
         Arc::new(Self {
             limits: engine.capabilities(),
@@ -54,6 +59,7 @@ impl Shared {
             flusher: Arc::new(Flusher::new(Arc::clone(&engine))),
             recorder: Arc::new(recorder),
             engine,
+            freezing,
             settings,
             path,
             state: AtomicU8::new(USABLE),
@@ -148,6 +154,8 @@ pub(crate) struct Core {
     pub(crate) sweeper: Mutex<Option<Sweeper>>,
     /// Trees that are being filled and that no catalog names yet: not to be swept.
     reserved: Mutex<BTreeSet<String>>,
+    /// A copy runs: nothing is swept that it may still have to read.
+    pub(crate) copying: AtomicBool,
     #[cfg(all(unix, feature = "control"))]
     pub(crate) control: Mutex<Option<crate::control::Control>>,
     flush_thread: Mutex<Option<JoinHandle<()>>>,
@@ -215,6 +223,7 @@ impl Core {
             runs: Mutex::new(HashMap::new()),
             sweeper: Mutex::new(None),
             reserved: Mutex::new(BTreeSet::new()),
+            copying: AtomicBool::new(false),
             #[cfg(all(unix, feature = "control"))]
             control: Mutex::new(None),
             flush_thread: Mutex::new(None),
@@ -241,6 +250,11 @@ impl Core {
         };
         *self.flush_thread.lock() = Some(spawn("exuvia-flush", flush)?);
         Ok(())
+    }
+
+    /// Calls `with` under the catalog's mutex: no state change comes between.
+    pub(crate) fn with_catalog<R>(&self, with: impl FnOnce(&Catalog) -> R) -> R {
+        with(&self.catalog.lock().catalog)
     }
 
     pub(crate) fn catalog(&self) -> Catalog {
@@ -391,7 +405,9 @@ impl Core {
     /// Whether a tree is nobody's, by the catalog of this moment.
     pub(crate) fn is_dead(&self, tree: &str) -> bool {
         let published = self.catalog.lock();
-        !published.catalog.is_named(tree) && !self.reserved.lock().contains(tree)
+        !self.copying.load(Ordering::SeqCst)
+            && !published.catalog.is_named(tree)
+            && !self.reserved.lock().contains(tree)
     }
 
     /// The route that the catalog prescribes for a table.

@@ -82,7 +82,11 @@ impl Report {
     }
 }
 
-fn each(engine: &dyn Engine, tree: &str, mut call: impl FnMut(&[u8], Value) -> Result<()>) -> Result<()> {
+pub(crate) fn each(
+    engine: &dyn Engine,
+    tree: &str,
+    mut call: impl FnMut(&[u8], Value) -> Result<()>,
+) -> Result<()> {
     let tree = engine.tree(tree)?;
     let mut lower = Bound::Unbounded;
     loop {

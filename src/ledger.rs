@@ -31,7 +31,8 @@ pub struct LedgerEntry {
     pub seq: u64,
     /// Milliseconds since 1970, by the system's clock.
     pub at_ms: u64,
-    /// What happened: `create table`, `rename table`, `drop table`, `clear table`, `import`, `bulk load`, `begin`, `complete`, `reopen`,
+    /// What happened: `create table`, `rename table`, `drop table`, `clear table`, `import`, `bulk load`, `copy`,
+    /// `begin`, `complete`, `reopen`,
     /// `pause`, `unpause`, `restart`, `rollback`, `resume`, `contract`, `fold`, `abandon`, `sweep`.
     pub what: String,
     /// The table or migration.

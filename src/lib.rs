@@ -26,6 +26,7 @@ mod catalog;
 pub mod codec;
 #[cfg(all(unix, feature = "control"))]
 mod control;
+mod copy;
 mod core;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod directory;

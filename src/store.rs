@@ -299,6 +299,12 @@ impl Store {
         })
     }
 
+    /// The engine that keeps the store; `None` for one that was made elsewhere ([`Options::open_in`]) and is no disk engine.
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    pub fn engine_kind(&self) -> Option<crate::engine::EngineKind> {
+        crate::engine::EngineKind::from_name(self.core().shared.engine.name())
+    }
+
     /// Whether remains of closed migrations are being swept.
     pub fn is_sweeping(&self) -> bool {
         self.core().is_sweeping()

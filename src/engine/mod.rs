@@ -9,6 +9,7 @@
 mod draft;
 #[cfg(feature = "fjall")]
 mod fjall;
+mod frozen;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod kind;
 mod memory;
@@ -29,6 +30,7 @@ pub use self::kind::EngineKind;
 pub(crate) use self::sled::ForeignSled;
 #[cfg(feature = "sled")]
 pub use self::sled::{SledEngine, SledOptions};
+pub(crate) use frozen::Freezing;
 pub use memory::MemoryEngine;
 pub(crate) use read_only::ReadOnly;
 pub use value::Value;

@@ -137,6 +137,8 @@ fn only_the_owner_gets_in_and_the_socket_goes_with_the_store() {
 
     // A client that stays connected keeps neither the store open nor its close waiting.
     let mut idle = running.connect();
+    idle.write_all(b"{\"exuvia\":1,\"verb\":\"status\"}\n").unwrap();
+    assert!(answer(&mut idle)["ok"].is_object());
     let (socket, path) = (running.socket(), running.path());
     let Running { scratch, store, old, new } = running;
     drop((old, new, store));

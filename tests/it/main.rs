@@ -7,13 +7,14 @@ mod bad_input;
 mod command;
 mod conformance;
 mod conformance_commits;
+#[cfg(all(unix, feature = "cli"))]
+mod control;
+mod copy;
 mod damage;
 mod day_one;
 mod engine_choice;
 #[cfg(feature = "fjall")]
 mod engine_fjall;
-#[cfg(all(unix, feature = "cli"))]
-mod control;
 mod engine_memory;
 mod engine_sled;
 mod full_disk;

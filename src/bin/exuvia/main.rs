@@ -1,5 +1,6 @@
 //! The `exuvia` command: a demo on real records, and a look into any store.
 
+mod copy;
 mod data;
 mod decimal;
 mod demo;
@@ -107,6 +108,9 @@ enum Command {
     /// Let a paused backfill go on, at once or when the program is started
     #[command(after_help = EXIT_CODES)]
     Unpause(verbs::VerbArgs),
+    /// Copy a store, verified, to a new directory and perhaps another engine; a copy is compact
+    #[command(after_help = EXIT_CODES)]
+    Copy(copy::CopyArgs),
     /// Change what the backfill of a running store may take, until it is closed
     #[command(after_help = EXIT_CODES)]
     Budget(verbs::BudgetArgs),
@@ -201,6 +205,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Resume(args) => print(&verbs::run(verbs::Verb::Resume, &args)?),
         Command::Pause(args) => print(&verbs::run(verbs::Verb::Pause, &args)?),
         Command::Unpause(args) => print(&verbs::run(verbs::Verb::Unpause, &args)?),
+        Command::Copy(args) => print(&copy::run(&args)?),
         Command::Budget(args) => print(&verbs::budget(&args)?),
     }
 }
