@@ -346,6 +346,21 @@ mod on_fjall {
         paired("fjall: scan (a record)", || twice(&|| our_scan(&old)), || twice(&|| raw_scan(&keyspace)));
     }
 
+    pub fn transactions() {
+        let (raw_dir, our_dir) = (Scratch::new("raw-fjall-tx"), Scratch::new("exuvia-fjall-tx"));
+        let (_db, keyspace) = raw(&raw_dir.0, RECORDS);
+        let (store, table) = store(&our_dir.0);
+        (0..RECORDS).for_each(|id| table.put(&id, &item(id)).expect("put"));
+        let raw_put = |id: u64, record: &ItemV1| {
+            keyspace.insert(id.to_be_bytes(), encode(record)).expect("raw put");
+        };
+        super::transactions("fjall: transaction of two reads and two writes", &store, &table, |a, b| {
+            let read = raw_get(&keyspace, a).zip(raw_get(&keyspace, b)).expect("both are there");
+            raw_put(a, &read.1);
+            raw_put(b, &read.0);
+        });
+    }
+
     pub fn opens() {
         let (raw_dir, our_dir) = (Scratch::new("open-raw-fjall"), Scratch::new("open-fjall"));
         drop(raw(&raw_dir.0, OPEN_RECORDS));
@@ -398,7 +413,41 @@ fn ratios() {
     paired("scan (a record)", || twice(&|| our_scan(&old)), || twice(&|| raw_scan(&tree)));
 }
 
+/// A transaction of two reads and two writes, beside the same four operations on the raw engine.
+fn transactions(name: &str, store: &Store, table: &Table<u64, ItemV1>, raw: impl Fn(u64, u64)) {
+    let keys: Vec<u64> = shuffled(RECORDS).take(OPS_PER_ROUND / 2).collect();
+    let pairs = || keys.chunks_exact(2).map(|pair| (pair[0], pair[1])).filter(|(a, b)| a != b);
+    let ours = |(a, b): (u64, u64)| {
+        let done = store.transaction::<_, exuvia::Error>(|tx| {
+            let read = tx.get(table, &a)?.zip(tx.get(table, &b)?).expect("both are there");
+            tx.put(table, &a, &read.1)?;
+            tx.put(table, &b, &read.0)
+        });
+        done.expect("transaction");
+    };
+    let rounds = (ROUNDS, OPS_PER_ROUND / 4);
+    paired_rounds(name, rounds, || pairs().for_each(ours), || pairs().for_each(|(a, b)| raw(a, b)));
+}
+
+fn transactions_on_sled() {
+    let (raw_dir, our_dir) = (Scratch::new("raw-tx"), Scratch::new("exuvia-tx"));
+    let (_db, tree) = raw(&raw_dir.0, RECORDS);
+    let (store, table, _) = exuvia(&our_dir.0, RECORDS);
+    transactions("transaction of two reads and two writes", &store, &table, |a, b| {
+        let read = raw_get(&tree, a).zip(raw_get(&tree, b)).expect("both are there");
+        raw_put(&tree, a, &read.1);
+        raw_put(&tree, b, &read.0);
+    });
+}
+
 fn main() {
+    // The transactions alone: `cargo bench --bench ops -- transactions`.
+    if std::env::args().any(|arg| arg == "transactions") {
+        transactions_on_sled();
+        #[cfg(feature = "fjall")]
+        on_fjall::transactions();
+        return;
+    }
     let mut criterion = Criterion::default().configure_from_args();
     groups(&mut criterion);
     criterion.final_summary();
@@ -406,9 +455,12 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--test" || arg == "--list") {
         ratios();
         opens();
+        // Last on sled: its first transaction slows every later operation of the process.
+        transactions_on_sled();
         #[cfg(feature = "fjall")]
         {
             on_fjall::ratios();
+            on_fjall::transactions();
             on_fjall::opens();
         }
     }

@@ -82,7 +82,7 @@ impl<K: Key, V: Version> Table<K, V> {
     ///
     /// As [`Table::scan`].
     pub fn first(&self) -> Result<Option<(K, V)>> {
-        self.scan(..).next().transpose()
+        self.peek().next().transpose()
     }
 
     /// The record with the largest key. Otherwise as [`Table::first`].
@@ -91,7 +91,7 @@ impl<K: Key, V: Version> Table<K, V> {
     ///
     /// As [`Table::scan`].
     pub fn last(&self) -> Result<Option<(K, V)>> {
-        self.scan(..).next_back().transpose()
+        self.peek().next_back().transpose()
     }
 
     /// Removes the record with the smallest key and answers it: each record to one caller only.

@@ -1,6 +1,7 @@
 //! Scans: an ordered merge of overlay and base, page by page.
 //!
-//! 1. A page takes one epoch and, if the epoch moved meanwhile, is read again from its last key (rules 1, 11).
+//! 1. A page takes one epoch and, if the epoch moved meanwhile, is read again from its last key (rules 1, 11). Where the
+//!    engine has snapshots the first page takes one, and epoch and frontier with it, for all pages.
 //! 2. The overlay wins, tombstones hide. Before the frontier the overlay alone answers at `to`. Elsewhere the base's
 //!    part is read first, since it is frozen while the migration is open, and the overlay's part only as far as that
 //!    reaches: an overlay that has few entries yet would otherwise be read far beyond the page. While folding the base
@@ -23,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::resolve::Side;
 use crate::route::{Found, Frontier, Kind, Open, Route, TableState};
+use crate::snapshot::{self, Pinned};
 use crate::stats::Operation;
 use crate::table::materialize;
 use crate::version::Version;
@@ -41,10 +43,21 @@ pub struct Scan<K, V> {
     types: PhantomData<fn(K) -> V>,
 }
 
+/// Of which moment the pages of a scan are.
+pub(crate) enum Moment {
+    /// Each of its own.
+    Own,
+    /// All of that of the first page, if the engine has snapshots.
+    First,
+    /// All of this one.
+    Taken(Arc<Pinned>),
+}
+
 /// The scan below its types.
 pub(crate) struct Pages {
     state: Arc<TableState>,
     view: u32,
+    moment: Moment,
     lower: Bound<Vec<u8>>,
     upper: Bound<Vec<u8>>,
     limit: usize,
@@ -63,8 +76,9 @@ impl<K: Key, V: Version> Scan<K, V> {
         state: Arc<TableState>,
         lease: Arc<Lease>,
         range: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+        moment: Moment,
     ) -> Self {
-        let pages = Pages::new(state, V::VERSION, range);
+        let pages = Pages { moment, ..Pages::new(state, V::VERSION, range) };
         Self { pages, _lease: lease, types: PhantomData }
     }
 
@@ -123,6 +137,7 @@ impl Pages {
         Pages {
             state,
             view,
+            moment: Moment::First,
             lower,
             upper,
             limit: FIRST_PAGE_RECORDS,
@@ -168,10 +183,18 @@ impl Pages {
     fn read_page(&mut self, reverse: bool) -> Result<()> {
         let state = Arc::clone(&self.state);
         let timer = state.shared.recorder.start();
+        if matches!(self.moment, Moment::First) {
+            self.moment = snapshot::pin_table(&state)?.map_or(Moment::Own, Moment::Taken);
+        }
         let result = loop {
             state.shared.check_usable()?;
+            if let Moment::Taken(pinned) = &self.moment {
+                let Pinned { route, frontier } = &**pinned;
+                break read_page(&state, route, frontier, self.view, self.range(), reverse, self.limit);
+            }
             let route = state.route_owned();
-            let page = read_page(&state, &route, self.view, self.range(), reverse, self.limit);
+            let frontier = state.frontier();
+            let page = read_page(&state, &route, &frontier, self.view, self.range(), reverse, self.limit);
             if state.epoch_is(route.epoch) {
                 break page;
             }
@@ -245,6 +268,7 @@ impl Resolved {
 fn read_page(
     state: &TableState,
     route: &Route,
+    frontier: &Frontier,
     view: u32,
     range: KeyRange<'_>,
     reverse: bool,
@@ -266,8 +290,7 @@ fn read_page(
         }
         Kind::Open(open) => {
             let side = open.side(view);
-            let frontier = state.frontier();
-            match covered(range, reverse, side, &frontier) {
+            match covered(range, reverse, side, frontier) {
                 Some(part) => overlay_page(state, open, part, range.1, reverse, limit),
                 None => open_page(state, open, side, range, reverse, limit),
             }

@@ -94,7 +94,6 @@ impl Store {
         Ok(Store { lease })
     }
 
-    #[cfg(feature = "json")]
     pub(crate) fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }

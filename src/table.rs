@@ -1,7 +1,7 @@
 //! A typed handle on one table at one view. Types stop here: below it everything is bytes.
 
 use std::marker::PhantomData;
-use std::ops::RangeBounds;
+use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::lineage::{self, CastFailure, Stored};
 use crate::quarantine::Quarantined;
 use crate::resolve::Form;
 use crate::route::{Found, TableState};
-use crate::scan::Scan;
+use crate::scan::{Moment, Scan};
 use crate::stats::Operation;
 use crate::version::Version;
 use crate::write::Encoder;
@@ -118,10 +118,12 @@ impl<K: Key, V: Version> Table<K, V> {
     /// }
     /// ```
     ///
-    /// Reads pages as it goes. Each record is of one moment; the scan as a whole is not, if writers are at
-    /// work. An error ends the scan, as its last item.
+    /// Reads pages as it goes. On an engine with snapshots (fjall) all of it is of the moment of its first record, and stays
+    /// so until it is dropped; on any other (sled, memory) each record is of one moment and the scan as a whole is not: a
+    /// record that is written while it goes on is seen or not, and one that is moved from key to key may be
+    /// seen twice or not at all. An error ends the scan, as its last item.
     pub fn scan(&self, range: impl RangeBounds<K>) -> Scan<K, V> {
-        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::encode_bounds(&range))
+        self.scan_bytes(key::encode_bounds(&range), Moment::First)
     }
 
     /// The records whose key begins with `prefix`, in key order. Otherwise as [`Table::scan`].
@@ -129,7 +131,7 @@ impl<K: Key, V: Version> Table<K, V> {
     /// A prefix is the beginning of a string (`"no"`) or of bytes (`&b"no"[..]`), or the first members of a tuple, as
     /// a shorter tuple (`&("north".to_owned(),)`): see [`KeyPrefix`].
     pub fn scan_prefix<P: KeyPrefix<K> + ?Sized>(&self, prefix: &P) -> Scan<K, V> {
-        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), key::key_prefix_range(prefix))
+        self.scan_bytes(key::key_prefix_range(prefix), Moment::First)
     }
 
     /// The records whose upcast failed in the open migration of this table, with the reasons, in key order.
@@ -156,7 +158,16 @@ impl<K: Key, V: Version> Table<K, V> {
     ///
     /// As [`Table::scan`].
     pub fn is_empty(&self) -> Result<bool> {
-        self.scan(..).next().transpose().map(|first| first.is_none())
+        self.peek().next().transpose().map(|first| first.is_none())
+    }
+
+    /// For a look at an end of the table, which needs no moment of its own.
+    pub(crate) fn peek(&self) -> Scan<K, V> {
+        self.scan_bytes((Bound::Unbounded, Bound::Unbounded), Moment::Own)
+    }
+
+    fn scan_bytes(&self, bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>), moment: Moment) -> Scan<K, V> {
+        Scan::new(Arc::clone(&self.state), Arc::clone(&self.lease), bounds, moment)
     }
 
     #[inline]

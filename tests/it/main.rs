@@ -39,6 +39,8 @@ mod records_json;
 mod review;
 mod scene;
 mod scratch;
+#[cfg(feature = "fjall")]
+mod snapshots;
 mod stored;
 mod transactions;
 mod traps;
