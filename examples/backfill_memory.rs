@@ -5,7 +5,8 @@
 //! For each number of records a child process loads a store and another one opens it and migrates it, so that the
 //! load's memory is not counted. What the raw engine takes for itself (its cache, and its index of pages, which grows
 //! with the data) shows in the bare loop; the difference is what Exuvia adds. `raw` is sled with its own settings,
-//! `raw-4mib` sled with the segments that Exuvia's engine gives it. Linux only: reads /proc/self/status.
+//! `raw-4mib` sled with the segments that Exuvia's engine gives it. With `--features fjall` there is `exuvia-fjall`, too,
+//! whose engine keeps no index of all pages in memory. Linux only: reads /proc/self/status.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,11 @@ use serde::{Deserialize, Serialize};
 
 /// The cache that both get: small, so that most of either store does not fit.
 const CACHE_BYTES: u64 = 64 << 20;
+
+#[cfg(not(feature = "fjall"))]
+const KINDS: [&str; 3] = ["raw", "raw-4mib", "exuvia"];
+#[cfg(feature = "fjall")]
+const KINDS: [&str; 4] = ["raw", "raw-4mib", "exuvia", "exuvia-fjall"];
 
 #[derive(Serialize, Deserialize)]
 struct ItemV1 {
@@ -78,7 +84,7 @@ fn raw(kind: &str, path: &Path) -> sled::Result<sled::Db> {
 }
 
 fn load(kind: &str, path: &Path, records: u64) -> Result<(), AnyError> {
-    if kind != "exuvia" {
+    if kind.starts_with("raw") {
         let tree = raw(kind, path)?.open_tree("old")?;
         for id in 0..records {
             tree.insert(id.to_be_bytes(), encode(&item(id))?)?;
@@ -86,7 +92,7 @@ fn load(kind: &str, path: &Path, records: u64) -> Result<(), AnyError> {
         tree.flush()?;
         return Ok(());
     }
-    let store = Store::options().cache_bytes(CACHE_BYTES).open(path)?;
+    let store = open(kind, path)?;
     let table: Table<u64, ItemV1> = store.table("items")?;
     for id in 0..records {
         table.put(&id, &item(id))?;
@@ -99,7 +105,7 @@ fn migrate(kind: &str, path: &Path) -> Result<(), AnyError> {
     let started = Instant::now();
     let copied;
     let before;
-    if kind != "exuvia" {
+    if kind.starts_with("raw") {
         let db = raw(kind, path)?;
         let (old, new) = (db.open_tree("old")?, db.open_tree("new")?);
         before = memory("VmRSS:")?;
@@ -114,7 +120,7 @@ fn migrate(kind: &str, path: &Path) -> Result<(), AnyError> {
         }
         copied = count;
     } else {
-        let store = Store::options().cache_bytes(CACHE_BYTES).open(path)?;
+        let store = open(kind, path)?;
         let table: Table<u64, ItemV2> = store.table("items")?;
         before = memory("VmRSS:")?;
         let migration = store.migration("metres").table(&table).paused().begin()?;
@@ -126,11 +132,21 @@ fn migrate(kind: &str, path: &Path) -> Result<(), AnyError> {
     let peak = memory("VmHWM:")?;
     let rate = copied as f64 / started.elapsed().as_secs_f64();
     println!(
-        "{kind:>8}  {copied:>9} records  {rate:>8.0} records/s  opened {:>6.1} MiB  peak {:>6.1} MiB",
+        "{kind:>12}  {copied:>9} records  {rate:>8.0} records/s  opened {:>6.1} MiB  peak {:>6.1} MiB",
         before as f64 / 1024.0,
         peak as f64 / 1024.0
     );
     Ok(())
+}
+
+fn open(kind: &str, path: &Path) -> exuvia::Result<Store> {
+    let options = Store::options().cache_bytes(CACHE_BYTES);
+    #[cfg(feature = "fjall")]
+    if kind == "exuvia-fjall" {
+        return options.engine(exuvia::engine::EngineKind::Fjall).open(path);
+    }
+    let _ = kind;
+    options.open(path)
 }
 
 /// A line of /proc/self/status, in KiB.
@@ -151,7 +167,7 @@ fn main() -> Result<(), AnyError> {
     let counts = if words.is_empty() { vec!["1000000", "5000000"] } else { words };
     println!("engine cache: {} MiB", CACHE_BYTES >> 20);
     for records in counts {
-        for kind in ["raw", "raw-4mib", "exuvia"] {
+        for kind in KINDS {
             let path: PathBuf = std::env::temp_dir().join(format!("exuvia-memory-{}", std::process::id()));
             let path_text = path.to_string_lossy().into_owned();
             for arguments in [vec!["load", kind, &path_text, records], vec!["migrate", kind, &path_text]] {
