@@ -83,6 +83,11 @@ impl Store {
     ///
     /// As `copy_to`.
     pub fn copy_in(&self, destination: &dyn Engine) -> Result<Report> {
+        self.copy_as("copy", destination)
+    }
+
+    /// `what`: the ledger's word for it.
+    pub(crate) fn copy_as(&self, what: &'static str, destination: &dyn Engine) -> Result<Report> {
         let (core, started) = (self.core(), Instant::now());
         core.shared.check_usable()?;
         if !destination.trees()?.is_empty() {
@@ -101,7 +106,7 @@ impl Store {
         catalog.revision += 1;
         let records =
             copied.iter().filter(|copied| is_records(&copied.tree)).map(|copied| copied.records).sum();
-        let event = Event::new("copy", core.shared.engine.name()).count("records", records);
+        let event = Event::new(what, core.shared.engine.name()).count("records", records);
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         ledger::append(&mut catalog, event, now_ms(), duration_us)?;
         for found in &copied {

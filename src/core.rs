@@ -262,15 +262,16 @@ impl Core {
     }
 
     /// Takes from the code what a store of an older format does not say, and answers the type of keys that the
-    /// table has. It becomes durable with the next state change: opening a table writes nothing.
+    /// table has. It becomes durable with the next state change: opening a table writes nothing. By the table's id: its
+    /// name may be another table's by now, and `None` says that it is dropped.
     pub(crate) fn learn<'c>(
         &self,
-        name: &str,
+        id: u64,
         key: &KeyType,
         codecs: impl Iterator<Item = (u32, &'c str)>,
     ) -> Option<KeyType> {
         let mut published = self.catalog.lock();
-        let table = published.catalog.tables.get_mut(name)?;
+        let table = published.catalog.tables.values_mut().find(|table| table.id == id)?;
         if table.key.as_ref().is_none_or(|known| known.is_custom() && !key.is_custom()) {
             table.key = Some(key.clone());
         }

@@ -68,10 +68,15 @@ impl Fill {
             return refuse("another caller fills it, or fenced it off");
         }
         let (generation, name) = core.reserve(state)?;
+        let named = core.shared.named(&name).inspect_err(|_| {
+            // If it was made all the same it is nobody's.
+            core.release(&name);
+            core.start_sweeper();
+        })?;
         let mut fill = Fill {
             core: Arc::clone(core),
             state: Arc::clone(state),
-            tree: core.shared.named(&name)?,
+            tree: named,
             generation,
             epoch: 0,
             started,

@@ -24,6 +24,8 @@ mod atomic;
 mod batch;
 mod catalog;
 pub mod codec;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod compact;
 #[cfg(all(unix, feature = "control"))]
 mod control;
 mod copy;

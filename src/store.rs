@@ -60,6 +60,12 @@ impl Store {
     pub(crate) fn open_directory(path: &Path, options: Options) -> Result<Store> {
         let directory::Prepared { lock, new, kind } =
             directory::prepare(path, options.engine, options.create)?;
+        if !new
+            && !options.settings.read_only
+            && let Err(e) = crate::compact::clear(path, kind)
+        {
+            tracing::warn!(target: "exuvia", error = %e, "remains of a compaction cannot be removed");
+        }
         let engine = kind.open(path.join(kind.name()), options.cache_bytes)?;
         let store = Store::open_engine(engine, options.settings, Some(path.to_owned()), Some(lock), new)?;
         if new && let Err(e) = directory::finish(path) {

@@ -35,7 +35,8 @@ pub(super) fn finish(draft: &Path, directory: &Path) -> io::Result<()> {
     }
 }
 
-fn sync_all_below(directory: &Path) -> io::Result<()> {
+/// Makes everything in a directory durable, with its names.
+pub(crate) fn sync_all_below(directory: &Path) -> io::Result<()> {
     for entry in directory.read_dir()? {
         let path = entry?.path();
         if path.is_dir() { sync_all_below(&path)? } else { File::open(path)?.sync_all()? }
@@ -44,7 +45,7 @@ fn sync_all_below(directory: &Path) -> io::Result<()> {
 }
 
 /// Makes the names in a directory durable.
-pub(super) fn sync_directory(directory: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(directory: &Path) -> io::Result<()> {
     // Elsewhere a directory cannot be opened as a file, and its names are durable by other means.
     if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
 }

@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EngineKind {
-    /// [`SledEngine`](super::SledEngine): new stores are kept in it, unless another is asked for.
+    /// `SledEngine`: new stores are kept in it, unless another is asked for.
     Sled,
-    /// [`FjallEngine`](super::FjallEngine).
+    /// `FjallEngine`.
     Fjall,
 }
 

@@ -22,6 +22,8 @@ mod value;
 use std::ops::Bound;
 use std::sync::Arc;
 
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) use self::draft::{sync_all_below, sync_directory};
 #[cfg(feature = "fjall")]
 pub use self::fjall::{FjallEngine, FjallOptions};
 #[cfg(any(feature = "sled", feature = "fjall"))]

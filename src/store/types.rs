@@ -44,7 +44,7 @@ pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str, table: &TableEn
     let seen = lineage.iter().filter(|casts| table.shapes.contains_key(&casts.version));
     let asked = K::key_type();
     let codecs = seen.map(|casts| (casts.version, casts.codec));
-    match core.learn(name, &asked, codecs) {
+    match core.learn(table.id, &asked, codecs) {
         Some(key) if !key.fits(&asked) => {
             let difference = format!(
                 "the keys of this table are {key}, and this handle's are {asked}; open it with keys of type {key}, \
@@ -147,4 +147,31 @@ pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<Tabl
     core.change_tables(Instant::now(), decide, |tables, (state, _)| {
         tables.insert(name.to_owned(), Arc::clone(state));
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Error, Plain, Store, Table, engine::MemoryEngine};
+
+    /// A handle is being opened while its table is dropped, or renamed, and another one made under the name.
+    #[test]
+    fn what_is_checked_is_the_table_that_was_found() {
+        let store = Store::options().open_in(Arc::new(MemoryEngine::new())).expect("opened");
+        for renamed in [false, true] {
+            let numbers: Table<u64, Plain<u64>> = store.table("t").expect("made");
+            let (_, entry) = store.core().find("t").expect("found");
+            if renamed {
+                store.rename_table("t", "was t").expect("renamed");
+            } else {
+                store.drop_table("t").expect("dropped");
+            }
+            let _words: Table<String, Plain<u64>> = store.table("t").expect("made anew");
+            let checked = check::<u64, Plain<u64>>(store.core(), "t", &entry);
+            checked.expect("the keys of the table that was found are numbers");
+            let gone = matches!(numbers.get(&1), Err(Error::Dropped { .. }));
+            assert_eq!(gone, !renamed);
+            store.drop_table("t").expect("dropped");
+        }
+    }
 }

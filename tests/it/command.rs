@@ -58,7 +58,7 @@ fn a_store(path: &Path, records: u64) {
 }
 
 /// Changes the first value that `wanted` accepts, in a tree whose name it accepts too, below the store.
-fn damage(path: &Path, wanted: impl Fn(&str, &[u8]) -> bool) {
+pub(crate) fn damage(path: &Path, wanted: impl Fn(&str, &[u8]) -> bool) {
     let engine = SledEngine::open(path.join("sled"), SledOptions::new()).unwrap();
     for name in engine.trees().unwrap() {
         let tree = engine.tree(&name).unwrap();
@@ -77,7 +77,7 @@ fn damage(path: &Path, wanted: impl Fn(&str, &[u8]) -> bool) {
     panic!("nothing to damage");
 }
 
-fn is_records(tree: &str) -> bool {
+pub(crate) fn is_records(tree: &str) -> bool {
     tree.bytes().all(|b| b.is_ascii_digit() || b == b'/')
 }
 

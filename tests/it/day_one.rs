@@ -172,6 +172,17 @@ fn a_bulk_load_that_is_refused_changes_nothing() {
 }
 
 #[test]
+fn a_tree_that_was_made_for_a_load_and_not_opened_is_swept() {
+    let s = scene(0);
+    s.engine.fail_after(Call::Open, "1/3", 1);
+    let failed = s.old.bulk_load(records(0..3)).unwrap_err();
+    assert!(matches!(failed, Error::Engine { .. }), "{failed:?}");
+    s.swept();
+    assert_eq!(s.engine.record_trees(), [BASE]);
+    assert_eq!(s.old.bulk_load(records(0..3)).unwrap(), 3);
+}
+
+#[test]
 fn others_beside_a_bulk_load_are_refused_or_make_it_fail() {
     let s = scene(0);
     let (old, store) = (s.old.clone(), s.store.clone());

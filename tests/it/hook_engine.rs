@@ -213,6 +213,11 @@ impl HookEngine {
         self.rule(When::Before, Some(call), tree, None, nth, Action::Fail(EngineErrorKind::Io));
     }
 
+    /// Lets the `nth` call be done, and answer that it failed.
+    pub fn fail_after(&self, call: Call, tree: &str, nth: u64) {
+        self.rule(When::After, Some(call), tree, None, nth, Action::Fail(EngineErrorKind::Io));
+    }
+
     /// Lets the `nth` call of any kind fail, once.
     pub fn fail_any(&self, nth: u64) {
         self.rule(When::Before, None, "*", None, nth, Action::Fail(EngineErrorKind::Io));

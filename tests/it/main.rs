@@ -5,6 +5,8 @@ mod atomic;
 mod bad_input;
 #[cfg(feature = "cli")]
 mod command;
+#[cfg(feature = "cli")]
+mod compact;
 mod conformance;
 mod conformance_commits;
 #[cfg(all(unix, feature = "cli"))]

@@ -1,4 +1,4 @@
-//! A verified copy of a store whose program is not running.
+//! A verified copy of a store whose program is not running, to another place or in its own.
 
 use std::path::PathBuf;
 
@@ -19,6 +19,15 @@ pub(crate) struct CopyArgs {
     /// The engine of the copy: sled or fjall [default: that of the store]
     #[arg(long, value_name = "ENGINE", value_parser = engine)]
     engine: Option<EngineKind>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    /// The store's directory
+    path: PathBuf,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,4 +68,20 @@ pub(crate) fn run(args: &CopyArgs) -> Result<String, Failure> {
     Ok(format!(
         "{records} records copied and verified, in the engine {engine}: {before} before, {after} after"
     ))
+}
+
+pub(crate) fn compact(args: &CompactArgs) -> Result<String, Failure> {
+    let (before, after) = match Store::compact(&args.path) {
+        Err(
+            e @ (exuvia::Error::Path { .. } | exuvia::Error::Locked { .. } | exuvia::Error::Format { .. }),
+        ) => {
+            return Err(Failure::opening(&args.path, e));
+        }
+        other => other?,
+    };
+    let (before, after) = (before.bytes_on_disk, after.bytes_on_disk);
+    if args.json {
+        return Ok(json!({ "bytes_before": before, "bytes_after": after }).to_string());
+    }
+    Ok(format!("compact and verified: {} before, {} after", size(before), size(after)))
 }

@@ -111,6 +111,9 @@ enum Command {
     /// Copy a store, verified, to a new directory and perhaps another engine; a copy is compact
     #[command(after_help = EXIT_CODES)]
     Copy(copy::CopyArgs),
+    /// Make the files of a store that no program has open anew, from its live records, verified
+    #[command(after_help = EXIT_CODES)]
+    Compact(copy::CompactArgs),
     /// Change what the backfill of a running store may take, until it is closed
     #[command(after_help = EXIT_CODES)]
     Budget(verbs::BudgetArgs),
@@ -206,6 +209,7 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Pause(args) => print(&verbs::run(verbs::Verb::Pause, &args)?),
         Command::Unpause(args) => print(&verbs::run(verbs::Verb::Unpause, &args)?),
         Command::Copy(args) => print(&copy::run(&args)?),
+        Command::Compact(args) => print(&copy::compact(&args)?),
         Command::Budget(args) => print(&verbs::budget(&args)?),
     }
 }
