@@ -409,6 +409,8 @@ impl Core {
         !self.copying.load(Ordering::SeqCst)
             && !published.catalog.is_named(tree)
             && !self.reserved.lock().contains(tree)
+            // Last: a state change that failed half way may have named it, and that poisons before it lets go.
+            && self.shared.check_usable().is_ok()
     }
 
     /// The route that the catalog prescribes for a table.

@@ -494,7 +494,11 @@ pub(crate) fn give_turn() {
 
 /// An error that trying again may mend.
 pub(crate) fn is_transient(e: &Error) -> bool {
-    matches!(e, Error::Engine(e) if !matches!(e.kind(), EngineErrorKind::Corrupt | EngineErrorKind::Limit))
+    match e {
+        Error::Engine(e) => !matches!(e.kind(), EngineErrorKind::Corrupt | EngineErrorKind::Limit),
+        Error::Conflict { .. } => true,
+        _ => false,
+    }
 }
 
 /// Time that a step took, user code included.

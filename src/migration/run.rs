@@ -104,7 +104,8 @@ impl Run {
             let Some(overlay) = table.overlay().map(|g| table.tree(g)) else {
                 return Err(Error::state(format!("migration {name}"), "a table of it has no overlay"));
             };
-            let progress = load_progress(&core.shared, &overlay)?;
+            // A generation that was made just now has none; and what is begun must not depend on a look that may fail.
+            let progress = if fresh { Progress::start() } else { load_progress(&core.shared, &overlay)? };
             let stage = progress.stage()?;
             state.set_frontier(frontier_of(stage, &progress));
             if !fresh {
