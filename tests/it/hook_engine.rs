@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use exuvia::engine::{
-    Capabilities, Check, Engine, EngineResult, KeyRange, MemoryEngine, Outcome, Page, Tree, Value,
+    Capabilities, Check, Engine, EngineResult, KeyRange, MemoryEngine, Outcome, Page, Snapshot, Tree, Value,
 };
 use exuvia::{EngineError, EngineErrorKind};
 
@@ -30,6 +30,7 @@ pub enum Call {
     Drop,
     Commit,
     Flush,
+    Snapshot,
 }
 
 impl Call {
@@ -47,6 +48,8 @@ enum When {
 enum Action {
     Run(Box<dyn FnOnce() + Send>),
     Fail(EngineErrorKind),
+    /// This call and all after it fail with an error of this kind.
+    FailOn(EngineErrorKind),
     /// This call and all after it fail: the process is dead to its disk.
     Die,
 }
@@ -70,6 +73,12 @@ struct Hooks {
     page_max: AtomicU64,
     commit_max: AtomicU64,
     dead: AtomicBool,
+    failing: Mutex<Option<EngineErrorKind>>,
+    /// The first call that was made to fail.
+    failed: Mutex<Option<(Call, String)>>,
+    /// Conditional writes until one is answered by a conflict; 0: none will be.
+    conflict_in: AtomicU64,
+    snapshots: AtomicBool,
 }
 
 thread_local! {
@@ -111,7 +120,20 @@ impl Hooks {
         if self.dead.load(Ordering::SeqCst) {
             return Err(EngineError::new(EngineErrorKind::Poisoned, "the process is dead to its disk"));
         }
-        Ok(())
+        match *self.failing.lock().unwrap() {
+            Some(kind) => Err(EngineError::new(kind, "injected, again")),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it is this conditional write's turn to meet a conflict.
+    fn conflicts(&self, call: Call, tree: &str) -> bool {
+        let turn = |left: u64| left.checked_sub(1);
+        let hit = self.conflict_in.fetch_update(Ordering::SeqCst, Ordering::SeqCst, turn) == Ok(1);
+        if hit {
+            self.failed.lock().unwrap().get_or_insert((call, tree.to_owned()));
+        }
+        hit
     }
 
     fn act(&self, actions: Vec<Action>) -> EngineResult<()> {
@@ -119,10 +141,18 @@ impl Hooks {
             match action {
                 Action::Run(run) => run(),
                 Action::Fail(kind) => return Err(EngineError::new(kind, "injected")),
+                Action::FailOn(kind) => *self.failing.lock().unwrap() = Some(kind),
                 Action::Die => self.dead.store(true, Ordering::SeqCst),
             }
         }
         self.dead()
+    }
+
+    fn note<R>(&self, call: Call, trees: &[&str], result: EngineResult<R>) -> EngineResult<R> {
+        if result.is_err() {
+            self.failed.lock().unwrap().get_or_insert_with(|| (call, trees.join(" ")));
+        }
+        result
     }
 
     fn around<R>(
@@ -134,7 +164,7 @@ impl Hooks {
     ) -> EngineResult<R> {
         self.dead()?;
         *self.counts.lock().unwrap().entry((call, trees.join(" "))).or_default() += 1;
-        self.act(self.take(When::Before, call, trees, key))?;
+        self.note(call, trees, self.act(self.take(When::Before, call, trees, key)))?;
         let watcher = self.watcher.lock().unwrap().clone();
         if let Some(watcher) = watcher
             && !IN_WATCHER.get()
@@ -221,6 +251,29 @@ impl HookEngine {
     /// Lets the `nth` call of any kind fail, once.
     pub fn fail_any(&self, nth: u64) {
         self.rule(When::Before, None, "*", None, nth, Action::Fail(EngineErrorKind::Io));
+    }
+
+    /// Lets the `nth` call of any kind fail with an error of this kind, and, if `on`, everything after it too.
+    pub fn fail_with(&self, nth: u64, kind: EngineErrorKind, on: bool) {
+        let action = if on { Action::FailOn(kind) } else { Action::Fail(kind) };
+        self.rule(When::Before, None, "*", None, nth, action);
+    }
+
+    /// Answers the `nth` commit with checks, or compare-and-swap of a value, by a conflict; 0: none
+    /// any more. Answers how far it was to the one that was asked for before.
+    pub fn conflict(&self, nth: u64) -> u64 {
+        self.hooks.conflict_in.swap(nth, Ordering::SeqCst)
+    }
+
+    /// The first call that was made to fail, and the trees it was for; forgotten by this.
+    pub fn failed(&self) -> Option<(Call, String)> {
+        self.hooks.failed.lock().unwrap().take()
+    }
+
+    /// From the next open on there are snapshots: copies of everything.
+    pub fn with_snapshots(self) -> Self {
+        self.hooks.snapshots.store(true, Ordering::SeqCst);
+        self
     }
 
     /// The `nth` call of any kind, and everything after it, fails.
@@ -322,7 +375,12 @@ impl Tree for HookTree {
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
-        let call = || self.inner.compare_and_swap(key, old, new);
+        let call = || {
+            if old.is_some() && self.hooks.conflicts(Call::Cas, &self.name) {
+                return Ok(false);
+            }
+            self.inner.compare_and_swap(key, old, new)
+        };
         self.hooks.around(Call::Cas, &[&self.name], Some(key), call)
     }
 
@@ -330,6 +388,30 @@ impl Tree for HookTree {
         self.hooks.page_max.fetch_max(limit as u64, Ordering::SeqCst);
         let call = || self.inner.scan(range, reverse, limit, page);
         self.hooks.around(Call::Scan, &[&self.name], None, call)
+    }
+}
+
+/// Everything as it was, in a store of its own.
+struct HookSnapshot {
+    copy: MemoryEngine,
+    hooks: Arc<Hooks>,
+}
+
+impl Snapshot for HookSnapshot {
+    fn get(&self, tree: &str, key: &[u8]) -> EngineResult<Option<Value>> {
+        self.hooks.around(Call::Get, &[tree], Some(key), || self.copy.tree(tree)?.get(key))
+    }
+
+    fn scan(
+        &self,
+        tree: &str,
+        range: KeyRange<'_>,
+        reverse: bool,
+        limit: usize,
+        page: &mut Page,
+    ) -> EngineResult<bool> {
+        let call = || self.copy.tree(tree)?.scan(range, reverse, limit, page);
+        self.hooks.around(Call::Scan, &[tree], None, call)
     }
 }
 
@@ -355,7 +437,21 @@ impl Engine for HookEngine {
         let trees: Vec<&str> = writes.iter().map(|write| write.tree.as_str()).collect();
         self.hooks.commit_max.fetch_max(writes.len() as u64, Ordering::SeqCst);
         let key = writes.first().map(|write| write.key.as_slice());
-        self.hooks.around(Call::Commit, &trees, key, || self.inner.commit(checks, writes))
+        self.hooks.around(Call::Commit, &trees, key, || {
+            if !checks.is_empty() && self.hooks.conflicts(Call::Commit, &trees.join(" ")) {
+                return Ok(Outcome::Conflict);
+            }
+            self.inner.commit(checks, writes)
+        })
+    }
+
+    fn snapshot(&self) -> EngineResult<Option<Arc<dyn Snapshot>>> {
+        if !self.capabilities().snapshots {
+            return Ok(None);
+        }
+        let copy = || Ok(self.inner.memory.crash_image(|_| true));
+        let copy = self.hooks.around(Call::Snapshot, &[], None, copy)?;
+        Ok(Some(Arc::new(HookSnapshot { copy, hooks: Arc::clone(&self.hooks) })))
     }
 
     fn flush(&self) -> EngineResult<()> {
@@ -363,7 +459,8 @@ impl Engine for HookEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
+        let snapshots = self.hooks.snapshots.load(Ordering::SeqCst);
+        Capabilities { snapshots, ..self.inner.capabilities() }
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {

@@ -19,6 +19,7 @@ mod engine_choice;
 mod engine_fjall;
 mod engine_memory;
 mod engine_sled;
+mod faults;
 mod full_disk;
 mod golden;
 mod hook_engine;
