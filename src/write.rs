@@ -408,7 +408,7 @@ impl TableState {
 }
 
 /// The commit that moves one key from overlay to base: `value` to the base, the overlay's entry away, if that is
-/// still `old`.
+/// still `old`. In this order: a scan that sees only the first of them must find the record in one of both.
 pub(crate) fn fold_commit(
     overlay: &NamedTree,
     base: &NamedTree,
@@ -420,5 +420,5 @@ pub(crate) fn fold_commit(
     let check = Check { tree: overlay.clone(), key: key.to_vec(), expected: Some(old.to_vec()) };
     let clear = Write { tree: overlay, key: key.to_vec(), value: None };
     let keep = Write { tree: base.name.to_string(), key: key.to_vec(), value };
-    (vec![check], vec![clear, keep])
+    (vec![check], vec![keep, clear])
 }

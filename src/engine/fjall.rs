@@ -4,7 +4,7 @@
 //! sorted files, and threads of its own merge those. It is maintained, has snapshots, drops trees cheaply and checks
 //! what it reads; its writers may have to wait for its threads. This is where its edges are:
 //!
-//! 1. It has no compare-and-swap, and single reads can see half of a batch: see [`stripes`].
+//! 1. It has no compare-and-swap, and single reads can see half of a batch: see [`stripes`](super::stripes).
 //! 2. It syncs its journal with all writers locked out: [`journal`] does it beside them.
 //! 3. It lets writers wait by tenths of a second when it is behind, and for ever when its threads have failed:
 //!    [`Shared::admit`] keeps them from coming to that.
@@ -29,7 +29,6 @@ mod journal;
 mod keys;
 mod names;
 mod options;
-mod stripes;
 mod tree;
 
 use std::collections::HashMap;
@@ -45,8 +44,8 @@ use parking_lot::{Mutex, RwLock};
 use self::fence::{Access, Fence};
 use self::journal::Journals;
 pub use self::options::FjallOptions;
-use self::stripes::{Mask, Stripes};
 use self::tree::{FjallSnapshot, FjallTree, Records, Trees};
+use super::stripes::{Mask, Stripes};
 use super::{Capabilities, Check, Engine, EngineResult, Outcome, Snapshot, Tree, Write, draft};
 use crate::error::{EngineError, EngineErrorKind};
 

@@ -17,6 +17,8 @@ mod range;
 mod read_only;
 #[cfg(feature = "sled")]
 mod sled;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod stripes;
 mod value;
 
 use std::ops::Bound;
@@ -155,7 +157,8 @@ pub trait Engine: Send + Sync {
     fn drop_tree(&self, name: &str) -> EngineResult<()>;
 
     /// Checks and writes across trees, atomically: all or nothing, also after a crash. Each key at most once
-    /// in `checks` and at most once in `writes`.
+    /// in `checks` and at most once in `writes`. A `get` sees all or nothing, too; a scan of a live tree may see the
+    /// first writes before the last, which are made in the order given.
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome>;
 
     /// Returns when everything written before the call is durable.

@@ -3,12 +3,12 @@
 //! sled 0.34 is fast and its stalls are short, but it is unfinished; this is where its edges are:
 //!
 //! 1. The first batch or transaction in a process puts every later operation of that process, in every store,
-//!    behind the shared side of one lock. So single-key calls are made as such, and [`SledEngine::commit`] makes
-//!    one whenever a commit comes to that.
+//!    behind the shared side of one lock. So neither is ever made: see [`commit`].
 //! 2. It panics on much of what it finds damaged: every call goes through [`Fence::call`].
 //! 3. Its flush is not durable: see [`files`].
 //! 4. It writes when it is dropped, and may then fail, panic or wait for ever: see [`lifetime::close`].
 
+mod commit;
 mod fence;
 mod files;
 mod foreign;
@@ -16,15 +16,14 @@ mod lifetime;
 mod options;
 mod pace;
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
-use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
+use self::commit::Commits;
 use self::fence::{Access, Fence};
 use self::files::Files;
 pub(crate) use self::foreign::ForeignSled;
@@ -60,10 +59,6 @@ const DEFAULT_TREE: &str = "__sled__default";
 /// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
 /// again. Where sled cannot even be closed any more the directory stays locked until the process ends.
-///
-/// By its source, sled could wait for itself if a page that a transaction has just written were evicted and read
-/// again before the transaction ends. This has not been seen, with caches down to 1 MB; the smallest cache and the
-/// largest commit keep well away from it.
 #[derive(Clone)]
 pub struct SledEngine {
     shared: Arc<Shared>,
@@ -73,6 +68,7 @@ struct Shared {
     /// `None` only in `drop`.
     db: Option<sled::Db>,
     fence: Arc<Fence>,
+    commits: Commits,
     /// `None` only in `drop`.
     pace: Option<Arc<Pace>>,
     syncing: Option<JoinHandle<()>>,
@@ -85,6 +81,8 @@ struct SledTree {
     // Before `shared`, so that the store's own handle of this tree outlives this one.
     tree: sled::Tree,
     name: String,
+    /// For its keys' stripes.
+    number: u64,
     shared: Arc<Shared>,
 }
 
@@ -122,6 +120,7 @@ impl SledEngine {
         let db = lifetime::open(&config, &directory, &place)?;
         let files = Files::open(&directory).map_err(io)?;
         let fence = Arc::new(Fence::new(config));
+        Commits::recover(&fence, &db)?;
         let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files));
         // Recovery has written: none of it may wait for a later sync.
         pace.sync()?;
@@ -129,6 +128,7 @@ impl SledEngine {
         let shared = Shared {
             db: Some(db),
             fence,
+            commits: Commits::new(),
             pace: Some(pace),
             syncing: Some(syncing),
             directory,
@@ -164,21 +164,31 @@ impl SledTree {
 impl Tree for SledTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        Ok(self.call(Access::Read, |tree| tree.get(key))?.map(Value::from_sled))
+        let stripes = &self.shared.commits.stripes;
+        let before = stripes.before_read();
+        let mut found = self.call(Access::Read, |tree| tree.get(key))?;
+        if !stripes.was_quiet(before) {
+            let _no_commit_of_this_key = stripes.hold_one(self.number, key);
+            found = self.call(Access::Read, |tree| tree.get(key))?;
+        }
+        Ok(found.map(Value::from_sled))
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
         self.shared.admit(size_of_write(key, Some(value))?)?;
+        let _held = self.shared.commits.stripes.hold_one(self.number, key);
         self.call(Access::Write, |tree| tree.insert(key, value).map(drop))
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
         self.shared.admit(size_of_write(key, None)?)?;
+        let _held = self.shared.commits.stripes.hold_one(self.number, key);
         self.call(Access::Write, |tree| tree.remove(key).map(drop))
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
         self.shared.admit(size_of_write(key, new)?)?;
+        let _held = self.shared.commits.stripes.hold_one(self.number, key);
         self.call(Access::Write, |tree| Ok(tree.compare_and_swap(key, old, new)?.is_ok()))
     }
 
@@ -239,51 +249,6 @@ impl Shared {
             db.open_tree(name)
         })
     }
-
-    /// Several keys, or a check of one and a write of another: a transaction over the trees concerned.
-    fn transact(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        let names: BTreeSet<&str> =
-            checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
-        let names: Vec<&str> = names.into_iter().collect();
-        let trees = names.iter().map(|name| self.tree(name)).collect::<EngineResult<Vec<_>>>()?;
-
-        let writing = std::cell::Cell::new(false);
-        let absent = || sled::Error::Unsupported("a tree of the transaction is missing".to_owned());
-        let place = names.first().copied().unwrap_or_default();
-        let done = self.fence.call(Access::Write, place, || {
-            let transaction = trees.as_slice().transaction(|views| {
-                let view = |name: &str| {
-                    names.binary_search(&name).ok().and_then(|at| views.get(at)).ok_or_else(absent)
-                };
-                for check in checks {
-                    let found = view(&check.tree)?.get(&check.key)?;
-                    if found.as_deref() != check.expected.as_deref() {
-                        return Err(ConflictableTransactionError::Abort(()));
-                    }
-                }
-                for write in writes {
-                    match &write.value {
-                        Some(value) => view(&write.tree)?.insert(write.key.as_slice(), value.as_slice())?,
-                        None => view(&write.tree)?.remove(write.key.as_slice())?,
-                    };
-                }
-                // All pages were read without an error; from here on sled writes, and cannot take it back.
-                writing.set(true);
-                Ok(())
-            });
-            match transaction {
-                Ok(()) => Ok(Outcome::Applied),
-                Err(TransactionError::Abort(())) => Ok(Outcome::Conflict),
-                Err(TransactionError::Storage(e)) => Err(e),
-            }
-        });
-        if let Err(error) = &done
-            && writing.get()
-        {
-            self.fence.tear(&format!("a commit failed half-way: {error}"));
-        }
-        done
-    }
 }
 
 impl Engine for SledEngine {
@@ -293,7 +258,8 @@ impl Engine for SledEngine {
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
         let tree = self.shared.tree(name)?;
-        Ok(Arc::new(SledTree { tree, name: name.to_owned(), shared: self.shared.clone() }))
+        let number = commit::number(name);
+        Ok(Arc::new(SledTree { tree, name: name.to_owned(), number, shared: self.shared.clone() }))
     }
 
     fn trees(&self) -> EngineResult<Vec<String>> {
@@ -317,15 +283,14 @@ impl Engine for SledEngine {
     }
 
     /// One write without a check, or with a check of the same key, costs what the single-key call does. Anything
-    /// else is a transaction: it waits for, and keeps out, every other call in the process for as long as it takes,
-    /// and the first one makes all later calls of the process a little slower.
+    /// else costs its lookups, its writes, and two writes more; nobody waits for it but who writes one of its keys.
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
         limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
         let mut bytes = 0;
         for write in writes {
             bytes += size_of_write(&write.key, write.value.as_deref())?;
         }
-        let one = |name: &str| self.tree(name);
+        let one = |name: &str| Engine::tree(self, name);
         let swapped = match (checks, writes) {
             ([], []) => true,
             ([], [write]) => {
@@ -341,8 +306,15 @@ impl Engine for SledEngine {
                 .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
             _ => {
                 limit("bytes of a commit", bytes - writes.len() * pace::RECORD_OVERHEAD, COMMIT_BYTES_MAX)?;
-                self.shared.admit(bytes)?;
-                return self.shared.transact(checks, writes);
+                // Once for the record of the commit.
+                self.shared.admit(2 * bytes)?;
+                let checks = checks.iter().map(|check| Ok((self.shared.tree(&check.tree)?, check)));
+                let checks = checks.collect::<EngineResult<Vec<_>>>()?;
+                let writes = writes.iter().map(|write| Ok((self.shared.tree(&write.tree)?, write)));
+                let writes = writes.collect::<EngineResult<Vec<_>>>()?;
+                let shared = &self.shared;
+                let db = shared.fence.call(Access::Read, "", || shared.db())?;
+                return shared.commits.commit(&shared.fence, db, &checks, &writes);
             }
         };
         Ok(if swapped { Outcome::Applied } else { Outcome::Conflict })

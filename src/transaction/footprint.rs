@@ -18,6 +18,8 @@ pub(super) struct Slot {
     pub(super) seen: Option<Option<Value>>,
     /// What will be written; `Some(None)` removes.
     pub(super) write: Option<Option<Vec<u8>>>,
+    /// The overlay's entry that goes when its record is in the base: to be written after that.
+    pub(super) clears: bool,
 }
 
 impl Footprint {
@@ -49,12 +51,15 @@ impl Footprint {
         self.slots().filter_map(check).collect()
     }
 
+    /// In the order in which a scan may see them.
     pub(super) fn writes(&self) -> Vec<Write> {
-        let write = |(tree, key, slot): (&NamedTree, &[u8], &Slot)| {
-            let value = slot.write.clone()?;
-            Some(Write { tree: tree.name.to_string(), key: key.to_vec(), value })
+        let of = |clears: bool| {
+            self.slots().filter(move |(.., slot)| slot.clears == clears).filter_map(|(tree, key, slot)| {
+                let value = slot.write.clone()?;
+                Some(Write { tree: tree.name.to_string(), key: key.to_vec(), value })
+            })
         };
-        self.slots().filter_map(write).collect()
+        of(false).chain(of(true)).collect()
     }
 }
 

@@ -162,7 +162,8 @@ impl Transaction {
 
     fn keep(&mut self, at: usize, key: &[u8], sealed: Sealed<'_>) {
         if let Some((overlay, _)) = sealed.clears {
-            self.footprint.slot(overlay, key).write = Some(None);
+            let slot = self.footprint.slot(overlay, key);
+            (slot.write, slot.clears) = (Some(None), true);
         }
         self.footprint.slot(sealed.tree, key).write = Some(sealed.value);
         if sealed.backlog {

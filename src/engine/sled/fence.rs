@@ -5,7 +5,7 @@ use std::any::Any;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::engine::EngineResult;
 use crate::error::{EngineError, EngineErrorKind};
@@ -26,15 +26,13 @@ const ALL_STOPPED: u8 = 2;
 pub(super) struct Fence {
     state: AtomicU8,
     reason: OnceLock<String>,
-    /// A transaction stopped between its first and its last write. sled must not write another byte.
-    torn: AtomicBool,
     /// Shares sled's global error; keeps no file open.
     config: sled::Config,
 }
 
 impl Fence {
     pub(super) fn new(config: sled::Config) -> Self {
-        Self { state: AtomicU8::new(0), reason: OnceLock::new(), torn: AtomicBool::new(false), config }
+        Self { state: AtomicU8::new(0), reason: OnceLock::new(), config }
     }
 
     /// Every call into sled. `tree` is only looked at after a failure.
@@ -66,19 +64,11 @@ impl Fence {
         self.poison(ALL_STOPPED, reason);
     }
 
-    /// A transaction failed when it had begun to write.
-    pub(super) fn tear(&self, reason: &str) {
-        self.torn.store(true, Ordering::SeqCst);
-        self.poison(ALL_STOPPED, reason);
-    }
-
     /// What closing may ask of sled.
     pub(super) fn ending(&self) -> Ending {
         // With a global error set sled does no more I/O, and waits for none.
         if self.config.global_error().is_err() {
             Ending::Plain
-        } else if self.torn.load(Ordering::SeqCst) {
-            Ending::Never
         } else if self.state.load(Ordering::SeqCst) >= ALL_STOPPED {
             Ending::Wary
         } else {
@@ -141,8 +131,6 @@ pub(super) enum Ending {
     Plain,
     /// Drop it, but do not count on that to return.
     Wary,
-    /// Do not let it write: what it holds in memory is half a transaction.
-    Never,
 }
 
 fn place(tree: &str) -> String {
@@ -237,14 +225,5 @@ mod tests {
         // Without sled's global error there is no telling what it left behind.
         assert_eq!(fence.call(Access::Write, "t", full).unwrap_err().kind(), EngineErrorKind::NoSpace);
         assert_eq!(fence.call(Access::Read, "t", || Ok(())).unwrap_err().kind(), EngineErrorKind::Poisoned);
-    }
-
-    #[test]
-    fn a_torn_transaction_is_never_written() {
-        let fence = fence();
-        assert_eq!(fence.ending(), Ending::Plain);
-        fence.tear("half-way");
-        assert_eq!(fence.check(Access::Read).unwrap_err().kind(), EngineErrorKind::Poisoned);
-        assert_eq!(fence.ending(), Ending::Never);
     }
 }

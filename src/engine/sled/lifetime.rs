@@ -54,7 +54,6 @@ pub(super) fn close<T: Send + 'static>(held: T, ending: &Ending, directory: &Pat
                 let _in_time_or_not = closed.recv_timeout(CLOSE_WAIT);
             }
         }
-        Ending::Never => std::mem::forget(close),
     }
     let mut closed = CLOSED.lock();
     closed.retain(|(known, at)| at.elapsed() < REOPEN_WAIT && known != directory);

@@ -12,7 +12,8 @@
 //! 2. Above [`SOFT_BYTES`] a thread of the engine's own syncs. Little at a time: one of sled's threads then copies what
 //!    waits to the system in one call, and a foreground thread that wakes up on its core waits for that. With four times
 //!    as much it waited for up to 3 ms.
-//! 3. Above [`HARD_BYTES`], if that thread does not keep up, the writer itself syncs before it goes on.
+//! 3. Above [`HARD_BYTES`], if that thread does not keep up, the writer itself syncs before it goes on. Much later, so
+//!    that a sync that the disk holds up for a tenth of a second holds up nobody else.
 //!
 //! By measure, as a write may rewrite a page of seventeen records, and many pages may come to it together. Say that
 //! the last sync reached into segment *s*. The header of segment *k* calls stable what was written when *k - 1* was
@@ -38,7 +39,7 @@ use crate::engine::EngineResult;
 use crate::error::EngineError;
 
 const SOFT_BYTES: usize = SEGMENT_BYTES / 16;
-const HARD_BYTES: usize = SEGMENT_BYTES / 8 * 3;
+const HARD_BYTES: usize = SEGMENT_BYTES;
 /// What sled adds to a record in its log, at most.
 pub(super) const RECORD_OVERHEAD: usize = 64;
 

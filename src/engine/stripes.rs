@@ -1,14 +1,15 @@
-//! Who may write which key, and who can see a commit.
+//! Who may write which key, and who can see a commit: for engines whose own commits are not enough.
 //!
 //! fjall has no compare-and-swap, and its reads take the newest entry of a key, also that of a batch whose other keys
-//! are not there yet. So:
+//! are not there yet; sled's transactions lock everybody out. So:
 //!
 //! 1. Every key belongs to one of 64 stripes. Whoever writes keys holds their stripes from before its checks until its
 //!    writes can be read. Several are taken in ascending order, so that nobody waits for somebody who waits for him.
 //! 2. A commit of several keys counts itself as begun before its first key can be seen, and as ended after the last.
 //! 3. A read that may have overlapped one (not all that had begun had ended) is made again with the key's stripe held:
-//!    then no commit with this key is half-way. A page of a scan is read again from a snapshot.
-//! 4. A snapshot is taken with all stripes held: no write is half-way, neither in fjall's order of writes nor here.
+//!    then no commit with this key is half-way.
+//! 4. Where there are snapshots, one is taken with all stripes held: no write is half-way, neither in the engine's order
+//!    of writes nor here. A page of a scan that overlapped a commit is read again from one.
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -19,33 +20,33 @@ const STRIPES: u32 = u64::BITS;
 
 /// A set of stripes: one bit each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Mask(u64);
+pub(in crate::engine) struct Mask(u64);
 
 impl Mask {
-    pub(super) const ALL: Self = Self(u64::MAX);
+    pub(in crate::engine) const ALL: Self = Self(u64::MAX);
 
-    pub(super) fn of(tree: u64, key: &[u8]) -> Self {
+    pub(in crate::engine) fn of(tree: u64, key: &[u8]) -> Self {
         // The remainder: keys that follow one another do not share a stripe.
         Self(1 << (u64::from(crc32c::crc32c_append(tree as u32, key)) % u64::from(STRIPES)))
     }
 
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(in crate::engine) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 }
 
 /// The stripes, and the count of commits.
-pub(super) struct Stripes {
+pub(in crate::engine) struct Stripes {
     locks: Vec<CachePadded<Mutex<()>>>,
     begun: CachePadded<AtomicU64>,
     ended: CachePadded<AtomicU64>,
 }
 
 /// Held by a commit of several keys while some of them may be visible.
-pub(super) struct Applying<'a>(&'a Stripes);
+pub(in crate::engine) struct Applying<'a>(&'a Stripes);
 
 impl Stripes {
-    pub(super) fn new() -> Self {
+    pub(in crate::engine) fn new() -> Self {
         Self {
             locks: (0..STRIPES).map(|_| CachePadded::default()).collect(),
             begun: CachePadded::default(),
@@ -54,31 +55,31 @@ impl Stripes {
     }
 
     /// Takes all stripes of the set.
-    pub(super) fn hold(&self, mask: Mask) -> impl Sized {
+    pub(in crate::engine) fn hold(&self, mask: Mask) -> impl Sized {
         let held = self.locks.iter().enumerate().filter(|(number, _)| mask.0 >> number & 1 == 1);
         held.map(|(_, lock)| lock.lock()).collect::<Vec<MutexGuard<'_, ()>>>()
     }
 
     /// Takes the stripe of one key.
     #[inline]
-    pub(super) fn hold_one(&self, tree: u64, key: &[u8]) -> impl Sized {
+    pub(in crate::engine) fn hold_one(&self, tree: u64, key: &[u8]) -> impl Sized {
         self.locks.get(Mask::of(tree, key).0.trailing_zeros() as usize).map(|lock| lock.lock())
     }
 
-    pub(super) fn apply(&self) -> Applying<'_> {
+    pub(in crate::engine) fn apply(&self) -> Applying<'_> {
         self.begun.fetch_add(1, Ordering::SeqCst);
         Applying(self)
     }
 
     /// Before a read that has to know whether it overlapped a commit.
     #[inline]
-    pub(super) fn before_read(&self) -> u64 {
+    pub(in crate::engine) fn before_read(&self) -> u64 {
         self.ended.load(Ordering::Acquire)
     }
 
     /// Whether no commit was half-way since [`Self::before_read`].
     #[inline]
-    pub(super) fn was_quiet(&self, before: u64) -> bool {
+    pub(in crate::engine) fn was_quiet(&self, before: u64) -> bool {
         // What was read comes before this load (as in a sequence lock: Boehm, "Can seqlocks get along with
         // programming language memory models?", 2012).
         fence(Ordering::Acquire);
