@@ -34,6 +34,34 @@ fn damaged_files_give_data_or_typed_errors() {
     campaign(&subject, |path| store(path, open));
 }
 
+/// fjall would take a damaged count for a length, and end the process where there is not so much memory.
+#[test]
+fn every_damaged_byte_of_a_list_of_files_is_noticed() {
+    let scratch = Scratch::new("fjall-manifest");
+    let path = scratch.path().join("fjall");
+    store(&path, open);
+    let mut lists = 0;
+    for tree in path.join("keyspaces").read_dir().unwrap() {
+        let tree = tree.unwrap().path();
+        let current = std::fs::read(tree.join("current")).unwrap();
+        let number = u64::from_le_bytes(current[..8].try_into().unwrap());
+        for name in ["current".to_owned(), format!("v{number}")] {
+            let whole = std::fs::read(tree.join(&name)).unwrap();
+            for at in 0..whole.len() {
+                let mut damaged = whole.clone();
+                damaged[at] ^= 0x80;
+                std::fs::write(tree.join(&name), &damaged).unwrap();
+                let error = open(&path).err().unwrap();
+                assert_eq!(error.kind(), EngineErrorKind::Corrupt, "byte {at} of {name}: {error}");
+            }
+            std::fs::write(tree.join(&name), &whole).unwrap();
+            lists += 1;
+        }
+    }
+    assert!(lists > 2);
+    assert!(open(&path).is_ok());
+}
+
 #[test]
 fn one_handle_at_a_time() {
     let scratch = Scratch::new("fjall-locked");
