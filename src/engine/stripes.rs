@@ -23,6 +23,7 @@ const STRIPES: u32 = u64::BITS;
 pub(in crate::engine) struct Mask(u64);
 
 impl Mask {
+    #[cfg(any(feature = "fjall", test))]
     pub(in crate::engine) const ALL: Self = Self(u64::MAX);
 
     pub(in crate::engine) fn of(tree: u64, key: &[u8]) -> Self {
