@@ -103,7 +103,7 @@ impl Fill {
 
     /// Step 3, for one record: an envelope as a settled table has it. Answers `false`, and writes nothing, if the key
     /// is there already.
-    #[cfg(feature = "sled")]
+    #[cfg(any(feature = "sled", feature = "json"))]
     pub(crate) fn insert(&mut self, key: &[u8], envelope: &[u8]) -> Result<bool> {
         self.core.shared.check_usable()?;
         self.core.shared.check_size(key, envelope)?;

@@ -33,7 +33,7 @@ impl Default for Durability {
     }
 }
 
-/// Options of a store; made by `Store::options()`, ended by [`Options::open`].
+/// Options of a store; made by `Store::options()`, ended by `open`, or by [`Options::open_in`].
 #[must_use = "options do nothing until `open` is called"]
 #[derive(Clone)]
 pub struct Options {

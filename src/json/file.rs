@@ -11,7 +11,6 @@
 //! program's own rules (`Version::validate`) are not asked: there is no code.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,8 +20,10 @@ use super::{hex, key};
 use crate::admin::check_name;
 use crate::codec;
 use crate::error::{CastError, Error, Result};
+use crate::fill::Fill;
+use crate::ledger::Event;
 use crate::lineage::{CastFailure, FailureKind, Stored};
-use crate::route::{Found, Kind, TableState};
+use crate::route::Kind;
 use crate::shape::{KeyType, Shape};
 use crate::store::Store;
 use crate::store::types::{NewTable, create};
@@ -125,25 +126,30 @@ impl Iterator for Export {
     }
 }
 
-/// Takes the lines of an export into a store, into tables that are absent or empty. Made by [`Store::import`].
+/// Takes the lines of an export into a store, into tables that are absent or empty. Made by [`Store::import`]. Dropped
+/// before [`Import::finish`] it leaves these tables empty.
+#[must_use = "nothing is imported until `finish`"]
 pub struct Import {
-    store: Store,
     trial: bool,
+    // Before the store: what is being filled is let go while it is open.
     tables: BTreeMap<String, Target>,
     header_seen: bool,
+    store: Store,
 }
 
 struct Target {
     header: HeaderTable,
-    state: Option<Arc<TableState>>,
+    /// `None` in a trial.
+    fill: Option<Fill>,
     records: u64,
 }
 
 impl Store {
-    /// An import of JSON lines. A `trial` checks every line and writes nothing: begin with that, as what an import has
-    /// written before it comes to a bad line stays.
+    /// An import of JSON lines. Each table comes whole or not at all: until [`Import::finish`] it can be read, as the empty
+    /// one that it is, and not be written. Paced by the store's budget. A `trial` checks every line, but for keys that
+    /// come twice, and makes and writes nothing.
     pub fn import(&self, trial: bool) -> Import {
-        Import { store: self.clone(), trial, tables: BTreeMap::new(), header_seen: false }
+        Import { trial, tables: BTreeMap::new(), header_seen: false, store: self.clone() }
     }
 }
 
@@ -154,7 +160,7 @@ impl Import {
     ///
     /// [`Error::Format`] for a line that is not of an export, [`Error::Codec`] for a key or record that does not have
     /// the type or shape of its table, [`Error::State`] for a table that is not empty or not the same, or a key that
-    /// was there. Nothing of the line was written then.
+    /// comes twice. The line is as if it had not been there then.
     pub fn line(&mut self, line: &str) -> Result<()> {
         if line.trim().is_empty() {
             return Ok(());
@@ -176,19 +182,25 @@ impl Import {
         Ok(())
     }
 
-    /// Ends the import: what was written is durable. Answers the number of records of each table.
+    /// Ends the import: each table is published, by one durable change with an entry in the ledger. Answers the number of
+    /// records of each table.
     ///
     /// # Errors
     ///
-    /// No header, or a failing engine.
+    /// No header, a failing engine, or a verb of somebody else on a table meanwhile: that table and those after it, by
+    /// name, are as they were.
     pub fn finish(self) -> Result<BTreeMap<String, u64>> {
         if !self.header_seen {
             return Err(Error::Format { reason: "there is no line of an export".to_owned() });
         }
-        if !self.trial {
-            self.store.flush()?;
+        let mut counts = BTreeMap::new();
+        for (name, Target { fill, records, .. }) in self.tables {
+            if let Some(fill) = fill {
+                fill.publish(Event::new("import", &name))?;
+            }
+            counts.insert(name, records);
         }
-        Ok(self.tables.into_iter().map(|(name, target)| (name, target.records)).collect())
+        Ok(counts)
     }
 
     /// How many records of each table were taken so far.
@@ -228,7 +240,13 @@ impl Import {
                 Some(create(core, &name, NewTable { version, shape, key, codec })?.0)
             }
         };
-        self.tables.insert(name, Target { header, state, records: 0 });
+        let fill = match state {
+            Some(state) if !self.trial => {
+                Some(Fill::begin(core, &state, header.version, core.shared.settings.budget)?)
+            }
+            _ => None,
+        };
+        self.tables.insert(name, Target { header, fill, records: 0 });
         Ok(())
     }
 
@@ -277,14 +295,13 @@ impl Import {
         let key = key::encode_key(key_type, &line.key).map_err(|e| bad(&[], e))?;
         let shape = target.header.shape.as_ref().ok_or_else(|| bad(&key, super::no_shape()))?;
         let bytes = super::encode(shape, &line.record).map_err(|e| bad(&key, e))?;
-        if let Some(state) = &target.state
-            && !self.trial
-        {
-            if !matches!(state.read(&key, version)?, Found::Absent) {
+        if let Some(fill) = &mut target.fill {
+            let raw = Raw { version, bytes: &bytes };
+            let envelope = fill.table().settled_value(&key, &raw, version, version, None)?;
+            if !fill.insert(&key, &envelope)? {
                 let reason = format!("the key {} comes a second time", line.key);
                 return Err(Error::state(format!("table {table}"), reason));
             }
-            state.put(&key, &Raw { version, bytes: &bytes }, &mut std::time::Duration::ZERO.clone())?;
         }
         target.records += 1;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -190,15 +190,47 @@ fn a_bad_line_is_named_and_nothing_is_written() {
     }
     // A key that comes twice shows when it is written.
     let twice = with(4, "\"key\":0", "\"key\":-1");
-    refused(
-        &["import", copied, twice],
-        REFUSED,
-        &["line 4", "second time", "2 records before it were written"],
-    );
+    for _ in 0..2 {
+        refused(&["import", copied, twice], REFUSED, &["line 4", "second time", "nothing was written"]);
+        assert_eq!(run(&["scan", copied, "users"], DONE).0, "", "all of it or nothing");
+    }
     fs::write(&file, "").unwrap();
     refused(&["import", copied, file.to_str().unwrap()], INPUT, &["no line of an export"]);
     fs::write(&file, [0xff, 0xfe, b'\n']).unwrap();
     refused(&["import", copied, file.to_str().unwrap()], INPUT, &["line 1", "not text"]);
+}
+
+/// From standard input, in one pass: what goes wrong leaves the tables empty, and they can be taken again.
+#[test]
+fn an_import_from_standard_input_is_all_or_nothing() {
+    let scratch = Scratch::new("json-stdin");
+    let (path, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
+    a_store(&path);
+    let (store, copied) = (path.to_str().unwrap(), copy.to_str().unwrap());
+    let export = run(&["export", store], DONE).0;
+    let import = |more: &[&str], text: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_exuvia"));
+        command.args(["import", copied, "-"]).args(more);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut running = command.spawn().unwrap();
+        let _it_may_stop_reading = running.stdin.take().unwrap().write_all(text.as_bytes());
+        let output = running.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(import(&["--dry-run"], &export).0, Some(DONE));
+    assert!(!copy.exists());
+    let (code, told) = import(&[], &format!("{export}{{\"table\":1}}\n"));
+    assert_eq!(code, Some(INPUT), "{told}");
+    assert!(told.contains("-, line 47: ") && told.contains("nothing was written"), "{told}");
+    for table in ["users", "sensors", "blobs"] {
+        assert_eq!(run(&["scan", copied, table], DONE).0, "", "{table}");
+    }
+    assert_eq!(import(&[], &export).0, Some(DONE));
+    assert_eq!(run(&["export", copied], DONE).0, export);
+    assert_eq!(all(&copy), all(&path));
+    let ledger = run_json(&["ledger", copied, "--json"]);
+    let imports = ledger["entries"].as_array().unwrap().iter().filter(|entry| entry["what"] == "import");
+    assert_eq!(imports.count(), 3);
 }
 
 /// In an open migration each view shows what lies there physically, and says what does not.

@@ -38,7 +38,7 @@ fn engine(name: &str) -> Result<EngineKind, String> {
 }
 
 pub(crate) fn run(args: &CopyArgs) -> Result<String, Failure> {
-    let options = Store::options().create(false).background(false).budget(Budget::unlimited());
+    let options = Store::options().read_only(true).budget(Budget::unlimited());
     let store = options.open(&args.source).map_err(|e| Failure::opening(&args.source, e))?;
     let own = store.engine_kind();
     let Some(engine) = args.engine.or(own) else {
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &CopyArgs) -> Result<String, Failure> {
     let before = store.bytes_on_disk()?;
     store.close()?;
     // Opened as its program will open it.
-    let copy = Store::options().create(false).background(false).open(&args.destination)?;
+    let copy = Store::options().read_only(true).open(&args.destination)?;
     let after = copy.bytes_on_disk()?;
     copy.close()?;
     let engine = engine.name();

@@ -1,14 +1,14 @@
-//! Import of an export: all lines are checked before the first one is written.
+//! Import of an export: each table whole or not at all.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use exuvia::engine::MemoryEngine;
-use exuvia::{Error, Store};
+use exuvia::{Budget, Error, Store};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -20,7 +20,7 @@ const LINE_BYTES_MAX: u64 = 256 << 20;
 pub(crate) struct ImportArgs {
     /// The store's directory; it is made if it is not there
     path: PathBuf,
-    /// The lines that `exuvia export` has written
+    /// The lines that `exuvia export` has written; `-` for standard input, which is not checked before the tables are made
     file: PathBuf,
     /// Check every line and write nothing
     #[arg(long)]
@@ -29,30 +29,36 @@ pub(crate) struct ImportArgs {
 
 /// Takes the file into the store; answers how many records of each table.
 pub(crate) fn run(args: &ImportArgs) -> Result<String, Failure> {
-    let there = args.path.join("EXUVIA").exists();
-    let trial = if there {
-        open(&args.path)?
-    } else {
+    let streamed = args.file == Path::new("-");
+    let mut counts = BTreeMap::new();
+    if args.dry_run || !streamed {
         // Nothing is made for a file that cannot be taken.
-        Store::options().background(false).open_in(Arc::new(MemoryEngine::new()))?
-    };
-    let mut counts = pass(&trial, &args.file, true)?;
-    trial.close()?;
+        let trial = if args.path.join("EXUVIA").exists() {
+            options().read_only(true).open(&args.path).map_err(|e| Failure::opening(&args.path, e))?
+        } else {
+            options().open_in(Arc::new(MemoryEngine::new()))?
+        };
+        counts = pass(&trial, &args.file, true)?;
+        trial.close()?;
+    }
     if !args.dry_run {
-        let store = open(&args.path)?;
+        let store = options().open(&args.path).map_err(|e| Failure::opening(&args.path, e))?;
         counts = pass(&store, &args.file, false)?;
         store.close()?;
     }
     Ok(json!({ "imported": !args.dry_run, "records": counts }).to_string())
 }
 
-fn open(path: &Path) -> Result<Store, Failure> {
-    Store::options().background(false).open(path).map_err(|e| Failure::opening(path, e))
+fn options() -> exuvia::Options {
+    Store::options().background(false).budget(Budget::unlimited())
 }
 
 fn pass(store: &Store, path: &Path, trial: bool) -> Result<BTreeMap<String, u64>, Failure> {
-    let file = File::open(path).map_err(|e| Failure::input(path, e.to_string()))?;
-    let mut input = BufReader::new(file);
+    let mut input: Box<dyn BufRead> = if path == Path::new("-") {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(path).map_err(|e| Failure::input(path, e.to_string()))?))
+    };
     let mut import = store.import(trial);
     let mut line = Vec::new();
     for number in 1.. {
@@ -66,25 +72,22 @@ fn pass(store: &Store, path: &Path, trial: bool) -> Result<BTreeMap<String, u64>
         }
         let text = std::str::from_utf8(&line);
         let text = text.map_err(|e| Failure::line(path, number, format!("it is not text: {e}")))?;
-        if let Err(error) = import.line(text) {
-            let written: u64 = if trial { 0 } else { import.counts().values().sum() };
-            return Err(refused(path, number, error, written));
-        }
+        import.line(text).map_err(|e| refused(path, number, e))?;
     }
-    let counts = import.finish();
-    counts.map_err(|e| refused(path, 1, e, 0))
+    match import.finish() {
+        Err(e @ Error::Format { .. }) => Err(refused(path, 1, e)),
+        other => Ok(other?),
+    }
 }
 
-fn refused(path: &Path, line: u64, error: Error, written: u64) -> Failure {
-    let done = match written {
-        0 => "nothing was written".to_owned(),
-        written => format!(
-            "{written} records before it were written: remove the store, or its tables, and begin again"
-        ),
-    };
+fn refused(path: &Path, line: u64, error: Error) -> Failure {
     match error {
-        Error::Format { .. } | Error::Codec { .. } => Failure::line(path, line, format!("{error}; {done}")),
-        Error::State { .. } => Failure::Refused(format!("{}, line {line}: {error}; {done}", path.display())),
+        Error::Format { .. } | Error::Codec { .. } => {
+            Failure::line(path, line, format!("{error}; nothing was written"))
+        }
+        Error::State { .. } => {
+            Failure::Refused(format!("{}, line {line}: {error}; nothing was written", path.display()))
+        }
         other => other.into(),
     }
 }

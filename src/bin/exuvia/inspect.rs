@@ -31,7 +31,7 @@ pub(crate) struct Answer {
 
 /// Looks into the store at `path`; the answer is text, or one JSON object if `json` is set.
 pub(crate) fn inspect(path: &Path, subject: Subject, json: bool) -> Result<Answer, Failure> {
-    let options = Store::options().create(false).background(false);
+    let options = Store::options().read_only(true);
     let store = options.open(path).map_err(|e| Failure::opening(path, e))?;
     let mut failure = None;
     let text = match subject {

@@ -111,7 +111,7 @@ impl Lines {
 }
 
 fn open(path: &Path) -> Result<Store, Failure> {
-    Store::options().create(false).background(false).open(path).map_err(|e| Failure::opening(path, e))
+    Store::options().read_only(true).open(path).map_err(|e| Failure::opening(path, e))
 }
 
 fn rows(args: &TableArgs) -> Result<(Store, Rows), Failure> {
