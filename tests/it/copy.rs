@@ -8,7 +8,7 @@ use exuvia::engine::{EngineKind, MemoryEngine};
 use exuvia::{Budget, Error, Phase, Store, Table};
 
 use crate::bad_input::says;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
 
 const ENGINES: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Fjall];
@@ -63,6 +63,15 @@ fn a_copy_is_the_store_in_another_engine() {
     }
 }
 
+/// Ends the writer also when an assertion ends the test: it would be waited for otherwise.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// A writer counts up, key after key, round after round, now and then with a key removed: at any one moment the table is
 /// some rounds of one number, then one less, and every copy has to be such a moment, not before its beginning.
 fn copies_are_of_one_moment(store: &Store, copy: impl Fn(usize) -> Store) {
@@ -101,6 +110,7 @@ fn copies_are_of_one_moment(store: &Store, copy: impl Fn(usize) -> Store) {
             }
             0
         });
+        let stopping = Stop(&stop);
         for number in 0..5 {
             let began =
                 a.get(&1).unwrap().map_or(0, |user| user.name.rsplit_once('-').unwrap().1.parse().unwrap());
@@ -124,7 +134,7 @@ fn copies_are_of_one_moment(store: &Store, copy: impl Fn(usize) -> Store) {
             assert!(a.range(KEYS..).count() <= 1, "one of two comes and goes");
             assert!(newest >= began, "and that is not before the copy");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         assert!(writer.join().unwrap() > 1);
     });
 }
@@ -173,4 +183,87 @@ fn what_cannot_be_copied_is_said() {
     std::fs::write(half.join("EXUVIA.new"), "exuvia store, format 1\nengine sled\n").unwrap();
     store.copy_to(&half, EngineKind::Sled).unwrap();
     assert_eq!(all(&Store::open(&half).unwrap(), "users"), all(&store, "users"));
+}
+
+#[cfg(feature = "cli")]
+#[test]
+fn the_command_copies_to_another_engine() {
+    use crate::command::{DONE, INPUT, USAGE, refused, run, run_json};
+    let scratch = Scratch::new("copy-command");
+    let path = scratch.path().join("store");
+    let at = path.to_str().unwrap();
+    let to = |name: &str| scratch.path().join(name).to_str().unwrap().to_owned();
+    refused(&["copy", at, &to("none")], INPUT, &["there is no store here"]);
+    let store = Store::options().engine(EngineKind::Sled).open(&path).unwrap();
+    let users: Table<u64, UserV1> = store.table("users").unwrap();
+    for id in 0..50 {
+        users.put(&id, &name(id, 1)).unwrap();
+    }
+    refused(&["copy", at, &to("locked")], INPUT, &["open in another process"]);
+    drop(users);
+    store.close().unwrap();
+
+    let said = run_json(&["copy", at, &to("fjall"), "--engine", "fjall", "--json"]);
+    assert_eq!((&said["engine"], &said["records"]), (&"fjall".into(), &50.into()), "{said}");
+    assert!(said["bytes_after"].as_u64().unwrap() > 0, "{said}");
+    assert!(
+        run(&["copy", at, &to("same")], DONE)
+            .0
+            .contains("50 records copied and verified, in the engine sled")
+    );
+    refused(&["copy", at, &to("same")], INPUT, &["is a store already"]);
+    refused(&["copy", at, &to("x"), "--engine", "redb"], USAGE, &["sled or fjall"]);
+    let lines = |path: &str| run(&["export", path], DONE).0;
+    assert_eq!(lines(&to("fjall")), lines(at));
+    assert_eq!(lines(&to("same")), lines(at));
+    assert_eq!(
+        run_json(&["ledger", at, "--json"])["entries"].as_array().unwrap().len(),
+        1,
+        "the source is as it was"
+    );
+}
+
+/// A process that is killed in the middle of a copy leaves its own store whole, and at the destination no store, but a
+/// place for the next copy.
+#[test]
+fn a_killed_copy_is_no_store_and_is_made_anew() {
+    const RECORDS: u64 = 2000;
+    let test = "copy::a_killed_copy_is_no_store_and_is_made_anew";
+    let kinds = || ENGINES.into_iter().filter(|kind| kind.is_built_in());
+    if let Some(root) = child_argument() {
+        let root = std::path::PathBuf::from(root);
+        let store = Store::options().open(root.join("store")).unwrap();
+        store.copy_to(root.join("copy"), store.engine_kind().unwrap()).unwrap();
+        return;
+    }
+    for kind in kinds() {
+        let scratch = Scratch::new("copy-killed");
+        let (path, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
+        let store = Store::options().engine(kind).open(&path).unwrap();
+        let users: Table<u64, UserV1> = store.table("users").unwrap();
+        for id in 0..RECORDS {
+            users.put(&id, &name(id, 1)).unwrap();
+        }
+        let expected = all(&store, "users");
+        drop(users);
+        store.close().unwrap();
+
+        // The default budget lets a copy of so many records last for long after its engine is there.
+        let mut running = child(test, scratch.path().to_str().unwrap()).spawn().unwrap();
+        while !copy.join(kind.name()).exists() {
+            assert!(running.try_wait().unwrap().is_none(), "it ended before it was seen");
+            std::thread::yield_now();
+        }
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert!(!copy.join("EXUVIA").exists(), "it was killed in the middle");
+        let looked = Store::options().create(false).open(&copy);
+        says(&looked.unwrap_err(), &["there is no store here"]);
+        let store = Store::open(&path).unwrap();
+        assert_eq!(all(&store, "users"), expected);
+        assert!(store.verify().unwrap().is_clean());
+        store.copy_to(&copy, kind).unwrap();
+        let copied = Store::options().create(false).open(&copy).unwrap();
+        assert_eq!(all(&copied, "users"), expected);
+    }
 }
