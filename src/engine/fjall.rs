@@ -12,7 +12,10 @@
 //!    ([`keys`]), names not be long ([`names`]).
 //! 5. It panics on some of what it finds damaged: every call goes through [`Fence::call`]. Where it would not even panic:
 //!    [`manifest`].
-//! 6. At open it takes the first entry of a journal that it cannot parse for the torn end of it.
+//! 6. Every write to a full memtable asks its threads for a new one. When their queue is full of that, the thread that
+//!    is to make it waits for room in the queue, for ever, and the memtable and the journal grow without bound. So
+//!    fjall is told that no memtable is ever full, and [`Shared::admit`] seals them: one message each.
+//! 7. At open it takes the first entry of a journal that it cannot parse for the torn end of it.
 //!
 //! Settings, for short waits of writers on few cores. Tried: 20 000 puts a second in batches of 32 (as a
 //! backfill makes them) beside one thread with 5000 puts a second, values of 300 bytes, two cores, 12 to 28 s each, a flush
@@ -64,6 +67,10 @@ const WORKER_THREADS: usize = 1;
 /// Bytes of journal above which trees that were written long ago are written out, so that journals can go. All of it is
 /// read at open. fjall's least.
 const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes that a record takes in a memtable besides its key and value, about.
+const MEMTABLE_OVERHEAD: usize = 100;
+/// Trees that are written out at a time: fjall's queue for that has a thousand places, and whoever finds it full waits.
+const WRITTEN_OUT_MAX: usize = 500;
 /// How long a writer waits before it looks again whether fjall has caught up.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 
@@ -173,7 +180,7 @@ impl Shared {
 
     fn keyspace(&self, stored: &str) -> EngineResult<fjall::Keyspace> {
         let db = self.db()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(self.options.memtable_bytes);
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
         self.fence.call(Access::Write, stored, || db.keyspace(stored, options))
     }
 
@@ -250,7 +257,24 @@ impl Shared {
     fn sync(&self) -> EngineResult<()> {
         let db = self.db()?;
         self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
-        self.journals.sync().map_err(|e| self.unsynced(e))
+        if self.journals.sync().map_err(|e| self.unsynced(e))? {
+            self.write_out(db)?;
+        }
+        Ok(())
+    }
+
+    /// Lets every tree write its memtable out, so that full journals can go: a tree that is seldom written to would keep
+    /// them, and an open reads them all. fjall does so by itself above its limit only, which a journal that was cut at
+    /// an open stays under. Once for each journal; a tree with nothing in memory does nothing.
+    fn write_out(&self, db: &Database) -> EngineResult<()> {
+        let trees = Arc::clone(&self.trees.read());
+        if self.fence.call(Access::Read, "", || Ok(db.journal_count()))? == 1 {
+            return Ok(());
+        }
+        for records in trees.values().take(WRITTEN_OUT_MAX) {
+            self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
+        }
+        Ok(())
     }
 
     /// The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable" for data
@@ -261,13 +285,25 @@ impl Shared {
         error
     }
 
-    /// To be called before fjall is asked to write, with no lock held: waits while it is behind.
+    /// To be called before fjall is asked to write so many bytes, with no lock held: waits while it is behind, and
+    /// has a full memtable written out.
     #[inline]
-    fn admit(&self, records: &Records) -> EngineResult<()> {
+    fn admit(&self, records: &Records, key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
         if self.fence.call(Access::Write, &records.name, || Ok(records.is_behind()))? {
-            return self.catch_up(records);
+            self.catch_up(records)?;
+        }
+        let bytes = key.len() + value.map_or(0, <[u8]>::len) + MEMTABLE_OVERHEAD;
+        if records.fill(bytes as u64, self.options.memtable_bytes) {
+            return self.seal(records);
         }
         Ok(())
+    }
+
+    /// Begins a new memtable; fjall's threads write the full one out.
+    #[cold]
+    fn seal(&self, records: &Records) -> EngineResult<()> {
+        records.check()?;
+        self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable()).map(drop)
     }
 
     #[cold]
@@ -296,8 +332,8 @@ impl Shared {
         let checks = checks.collect::<EngineResult<Vec<_>>>()?;
         let writes = writes.iter().map(|write| Ok((of(&write.tree, &write.key)?, write.value.as_deref())));
         let writes = writes.collect::<EngineResult<Vec<_>>>()?;
-        for ((records, _), _) in &writes {
-            self.admit(records)?;
+        for ((records, key), value) in &writes {
+            self.admit(records, key, *value)?;
         }
 
         let mut mask = Mask::default();

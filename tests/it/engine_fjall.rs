@@ -211,3 +211,35 @@ fn full_journals_go() {
     assert_eq!(get(&*engine.tree("seldom").unwrap(), b"k").unwrap(), b"v");
     assert_eq!(get(&*engine.tree("busy").unwrap(), &69_u32.to_be_bytes()).unwrap(), value);
 }
+
+/// One thread writes sorted files, and it must never wait for itself, however fast small records come: else memory and
+/// the journal grow without bound.
+#[test]
+fn many_small_writes_leave_memory() {
+    let scratch = Scratch::new("fjall-small");
+    let path = scratch.path().join("fjall");
+    let options = FjallOptions::new().cache_bytes(16 << 20).memtable_bytes(256 << 10);
+    let engine: Arc<dyn Engine> = Arc::new(FjallEngine::open(&path, options).unwrap());
+    let trees: Vec<_> = (0..3).map(|n| engine.tree(&format!("{n}")).unwrap()).collect();
+    std::thread::scope(|scope| {
+        for tree in &trees {
+            scope.spawn(|| (0..50_000_u32).for_each(|n| tree.put(&n.to_be_bytes(), &[7; 20]).unwrap()));
+        }
+    });
+    // 1.2 MB of keys and values for each tree, and at most four memtables of it (counted with what they take themselves)
+    // in memory: some 200 KB.
+    let written_out = || {
+        let mut least = u64::MAX;
+        for keyspace in path.join("keyspaces").read_dir().unwrap() {
+            let keyspace = keyspace.unwrap();
+            if keyspace.file_name() != "0" {
+                let tables = keyspace.path().join("tables").read_dir().unwrap();
+                let bytes =
+                    tables.filter_map(|table| table.ok()?.metadata().ok()).map(|file| file.len()).sum();
+                least = least.min(bytes);
+            }
+        }
+        least > 700_000
+    };
+    until("most is in sorted files", written_out);
+}

@@ -43,14 +43,17 @@ impl Journals {
         Ok(found)
     }
 
-    /// Step 2. Cost: a listing of a small directory, an `fdatasync`.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    /// Step 2. Answers whether fjall has begun a journal since the last sync. Cost: a listing of a small directory, an
+    /// `fdatasync`.
+    pub(super) fn sync(&self) -> io::Result<bool> {
         let mut newest = self.newest.lock();
         let (number, path) = self.files()?.into_iter().max().ok_or(io::ErrorKind::NotFound)?;
-        if newest.as_ref().is_none_or(|(known, _)| *known != number) {
+        let begun = newest.as_ref().is_some_and(|(known, _)| *known != number);
+        if begun || newest.is_none() {
             *newest = Some((number, File::open(path)?));
         }
-        newest.as_ref().map_or(Ok(()), |(_, file)| file.sync_data())
+        newest.as_ref().map_or(Ok(()), |(_, file)| file.sync_data())?;
+        Ok(begun)
     }
 
     /// Whether somebody waits for the disk.

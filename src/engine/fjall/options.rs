@@ -31,7 +31,7 @@ impl FjallOptions {
 
     /// Bytes that a tree collects in memory before they are written as a sorted file. Up to four times as much waits
     /// for that at most, for each tree that is being written to. Default 8 MiB; at least 64 KiB, to which less is
-    /// raised. It holds for trees that are made from now on.
+    /// raised.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
         self.memtable_bytes = bytes.max(64 << 10);

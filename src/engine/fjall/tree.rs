@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use fjall::{AbstractTree, Keyspace, Readable};
 
@@ -23,13 +23,16 @@ pub(super) type Trees = HashMap<String, Arc<Records>>;
 pub(super) struct Records {
     pub(super) keyspace: Keyspace,
     pub(super) name: String,
+    /// Bytes in the memtable that is being filled, about.
+    filled: AtomicU64,
     /// fjall goes on reading from a dropped keyspace, and takes batches for it.
     dropped: AtomicBool,
 }
 
 impl Records {
     pub(super) fn new(name: String, keyspace: Keyspace) -> Self {
-        Self { keyspace, name, dropped: AtomicBool::new(false) }
+        let filled = AtomicU64::new(keyspace.tree.active_memtable().size());
+        Self { keyspace, name, filled, dropped: AtomicBool::new(false) }
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -53,6 +56,14 @@ impl Records {
         // Runs come from memtables only, so it is soon enough to count them when one waits.
         let sealed = self.keyspace.sealed_memtable_count();
         sealed >= SEALED_MAX || sealed > 0 && self.keyspace.tree.l0_run_count() >= RUNS_MAX
+    }
+
+    /// Counts a write that is about to be made. Answers, to one caller, that the memtable is full before it.
+    #[inline]
+    pub(super) fn fill(&self, bytes: u64, limit: u64) -> bool {
+        let full = |filled: u64| filled >= limit;
+        full(self.filled.fetch_add(bytes, Ordering::Relaxed))
+            && full(self.filled.swap(bytes, Ordering::Relaxed))
     }
 
     /// The value under a stored key.
@@ -116,7 +127,7 @@ impl Tree for FjallTree {
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
         super::check_write(key, Some(value))?;
         let key = keys::stored(key);
-        self.shared.admit(&self.records)?;
+        self.shared.admit(&self.records, &key, Some(value))?;
         let _held = self.shared.stripes.hold_one(self.records.number(), &key);
         self.records.write(&self.shared.fence, &key, Some(value))
     }
@@ -124,7 +135,7 @@ impl Tree for FjallTree {
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
         super::check_write(key, None)?;
         let key = keys::stored(key);
-        self.shared.admit(&self.records)?;
+        self.shared.admit(&self.records, &key, None)?;
         let _held = self.shared.stripes.hold_one(self.records.number(), &key);
         self.records.write(&self.shared.fence, &key, None)
     }
@@ -133,7 +144,7 @@ impl Tree for FjallTree {
         super::check_write(key, new)?;
         let key = keys::stored(key);
         let (records, shared) = (&*self.records, &*self.shared);
-        shared.admit(records)?;
+        shared.admit(records, &key, new)?;
         let _held = shared.stripes.hold_one(records.number(), &key);
         records.check()?;
         if records.find(&shared.fence, &key)?.as_deref() != old {
