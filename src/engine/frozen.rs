@@ -33,10 +33,11 @@ pub(crate) struct Freezing {
     moment: Arc<Moment>,
 }
 
-#[derive(Default)]
 struct Moment {
     on: AtomicBool,
     freeze: Mutex<Freeze>,
+    /// Of saved keys and values.
+    bytes_max: usize,
 }
 
 #[derive(Default)]
@@ -64,7 +65,12 @@ impl Kept {
 
 impl Freezing {
     pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, moment: Arc::default() }
+        Self::with_limit(engine, SAVED_BYTES_MAX)
+    }
+
+    fn with_limit(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
+        let moment = Moment { on: AtomicBool::new(false), freeze: Mutex::default(), bytes_max };
+        Self { engine, moment: Arc::new(moment) }
     }
 
     /// Keeps these trees as they are now. Memory only: to be called with no write in flight. `false` if a moment is
@@ -169,12 +175,12 @@ impl Moment {
             Ok(old) => {
                 freeze.bytes += size(key, old.as_ref());
                 kept.saved.insert(key.to_vec(), old);
-                if freeze.bytes <= SAVED_BYTES_MAX {
+                if freeze.bytes <= self.bytes_max {
                     return;
                 }
                 freeze.failed = Some(format!(
-                    "more than {SAVED_BYTES_MAX} bytes were overwritten before the copy came to them; copy when less is \
-                     written"
+                    "more than {} bytes were overwritten before the copy came to them; copy when less is written",
+                    self.bytes_max
                 ));
             }
             Err(e) => freeze.failed = Some(format!("a record could not be kept for the copy: {e}")),
@@ -267,5 +273,37 @@ impl Engine for Freezing {
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {
         self.engine.bytes_on_disk()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::MemoryEngine;
+
+    #[test]
+    fn more_than_may_be_saved_ends_the_copy_and_no_writer() {
+        let freezing = Freezing::with_limit(Arc::new(MemoryEngine::new()), 1000);
+        let tree = freezing.tree("t").expect("opened");
+        for key in 0..20_u8 {
+            tree.put(&[key], &[1; 100]).expect("written");
+        }
+        let mut page = Page::new();
+        assert!(freezing.freeze(vec!["t".to_owned()]));
+        for key in 0..20_u8 {
+            tree.put(&[key], &[2; 100]).expect("a writer is never refused for a copy's sake");
+        }
+        let failed = freezing.page("t", 64, &mut page).expect_err("the moment is lost");
+        assert_eq!(failed.kind(), EngineErrorKind::Limit);
+        assert!(failed.to_string().contains("more than 1000 bytes"), "{failed}");
+        assert!(freezing.moment.freeze.lock().trees.values().all(|kept| kept.saved.is_empty()));
+        assert!(page.is_empty());
+        freezing.thaw();
+
+        // The next one begins anew.
+        assert!(freezing.freeze(vec!["t".to_owned()]));
+        tree.put(&[3], &[3; 100]).expect("written");
+        assert!(freezing.page("t", 64, &mut page).expect("kept"));
+        assert!(page.len() == 20 && page.iter().all(|(_, value)| **value == [2; 100]));
     }
 }
