@@ -1,6 +1,6 @@
 //! The directory of a store: whose it is, and that one handle at a time has it.
 //!
-//! 1. An empty directory is claimed: `EXUVIA.new` says format and engine, durably.
+//! 1. An empty directory is claimed: `EXUVIA.new` says format and engine, durably. A whole claim is not written again.
 //! 2. The engine makes its files, the store its first catalog, and flushes.
 //! 3. `EXUVIA.new` becomes `EXUVIA`.
 //!
@@ -129,9 +129,15 @@ fn create_directory(path: &Path) -> std::io::Result<()> {
 }
 
 fn claim(path: &Path, engine: &str) -> std::io::Result<()> {
-    let mut file = File::create(path.join(CLAIM))?;
-    file.write_all(mark(engine).as_bytes())?;
-    file.sync_all()?;
+    let name = path.join(CLAIM);
+    // A whole claim stays as it is: to write it again would, in a crash, leave half a claim beside what it claims.
+    if fs::read(&name).is_ok_and(|text| text == mark(engine).as_bytes()) {
+        File::open(&name)?.sync_all()?;
+    } else {
+        let mut file = File::create(&name)?;
+        file.write_all(mark(engine).as_bytes())?;
+        file.sync_all()?;
+    }
     File::open(path)?.sync_all()
 }
 
@@ -165,5 +171,30 @@ fn check_mark(path: &Path, text: &str, asked: Option<EngineKind>) -> Result<Engi
             asked.name()
         )),
         _ => Ok(found),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by the power-loss campaign: half a second claim beside the first one's engine looked like a foreign directory.
+    #[test]
+    fn a_whole_claim_is_not_written_again_and_half_a_claim_is() {
+        let path = std::env::temp_dir().join(format!("exuvia-claim-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let name = path.join(CLAIM);
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let modified = |text: &str| {
+            fs::write(&name, text).unwrap();
+            File::options().write(true).open(&name).unwrap().set_modified(long_ago).unwrap();
+            claim(&path, "sled").unwrap();
+            assert_eq!(fs::read_to_string(&name).unwrap(), mark("sled"));
+            fs::metadata(&name).unwrap().modified().unwrap()
+        };
+        assert_eq!(modified(&mark("sled")), long_ago);
+        assert_ne!(modified("exuvia sto"), long_ago);
+        assert_ne!(modified(&mark("fjall")), long_ago);
+        fs::remove_dir_all(&path).unwrap();
     }
 }

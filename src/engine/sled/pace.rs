@@ -7,8 +7,8 @@
 //!
 //! By count, so that the syncs are small and lie beside the writers:
 //!
-//! 1. Every write counts four times its size: a record is in the log once by itself, and again whenever its page is
-//!    rewritten or moved.
+//! 1. Every write counts four times its size, a large one eleven times: a record is in the log once by itself, and again
+//!    whenever its page, of up to seventeen such, is rewritten or moved.
 //! 2. Above [`SOFT_BYTES`] a thread of the engine's own syncs. Little at a time: one of sled's threads then copies what
 //!    waits to the system in one call, and a foreground thread that wakes up on its core waits for that. With four times
 //!    as much it waited for up to 3 ms.
@@ -40,6 +40,8 @@ use crate::error::EngineError;
 
 const SOFT_BYTES: usize = SEGMENT_BYTES / 16;
 const HARD_BYTES: usize = SEGMENT_BYTES;
+/// Above this a write is a large one.
+const LARGE_BYTES: usize = 4096;
 /// What sled adds to a record in its log, at most.
 pub(super) const RECORD_OVERHEAD: usize = 64;
 
@@ -112,7 +114,7 @@ impl Pace {
     /// Counts a write that is about to be made, and sees to it that not too much waits.
     #[inline]
     pub(super) fn admit(&self, bytes: usize) -> EngineResult<()> {
-        let bytes = 4 * bytes;
+        let bytes = bytes * if bytes > LARGE_BYTES { 11 } else { 4 };
         let before = self.waiting.fetch_add(bytes, Ordering::Relaxed);
         let segments = self.segments_waiting();
         if before + bytes <= SOFT_BYTES && segments == 0 {
