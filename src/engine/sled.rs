@@ -45,7 +45,7 @@ const VALUE_BYTES_MAX: usize = 48 * 1024;
 /// Most writes in a commit: all other calls wait while it is made, and no sync can come between its writes.
 const COMMIT_WRITES_MAX: usize = 1024;
 /// Most bytes of keys and values in a commit, for the same reason: each may rewrite a page of seventeen such.
-const COMMIT_BYTES_MAX: usize = SEGMENT_BYTES / 8;
+const COMMIT_BYTES_MAX: usize = SEGMENT_BYTES / 16;
 /// sled's own tree, which cannot be dropped.
 const DEFAULT_TREE: &str = "__sled__default";
 /// A store in a directory, kept by sled.
@@ -54,7 +54,7 @@ const DEFAULT_TREE: &str = "__sled__default";
 /// Besides, the engine syncs its log by itself before a segment of it waits, because sled could otherwise not be
 /// opened after a loss of power (see docs/reliability.md).
 ///
-/// Limits: keys of 2 KiB, values of 48 KiB, commits of 512 KiB.
+/// Limits: keys of 2 KiB, values of 48 KiB, commits of 256 KiB.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open

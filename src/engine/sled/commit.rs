@@ -26,7 +26,7 @@ use crate::error::{EngineError, EngineErrorKind};
 use super::fence::{Access, Fence};
 
 /// Most bytes of one part: it is a value like any other.
-const PART_BYTES: usize = 32 * 1024;
+const PART_BYTES: usize = 8 * 1024;
 
 pub(super) struct Commits {
     pub(super) stripes: Stripes,
