@@ -6,6 +6,9 @@ use crate::oracle::{Observed, Oracle, Slot};
 use crate::rig::{Change, Rig, TREES};
 use crate::rng::Rng;
 
+/// Most bytes of a batch.
+const BATCH_BYTES_MAX: usize = 250 << 10;
+
 /// How long the values are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Values {
@@ -126,8 +129,16 @@ impl Worker<'_> {
                     let value = self.value();
                     changes.insert(key, Some(value));
                 }
-                let changes: Vec<Change> = changes.into_iter().collect();
+                let mut changes: Vec<Change> = changes.into_iter().collect();
                 let rig = self.rig;
+                // The engine's own limit on a batch is 256 KiB.
+                let mut left = BATCH_BYTES_MAX;
+                changes.retain(|(key, value)| {
+                    let bytes = key.len() + value.as_ref().map_or(0, Vec::len);
+                    let fits = bytes <= left;
+                    left -= if fits { bytes } else { 0 };
+                    fits
+                });
                 self.change(slot.0, &changes, || rig.batch(slot.0, &changes))
             }
             _ => {
