@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::engine::EngineKind;
 use crate::error::{Error, Result};
@@ -77,7 +78,7 @@ pub(crate) fn prepare(path: &Path, asked: Option<EngineKind>, create: bool) -> R
         Ok(lock) => lock,
         Err(e) => return fail("its LOCK file cannot be opened; check the permissions", Some(e)),
     };
-    match lock.try_lock() {
+    match try_lock(&lock) {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => {
             return Err(Error::Locked { path: path.to_owned() });
@@ -94,6 +95,20 @@ pub(crate) fn prepare(path: &Path, asked: Option<EngineKind>, create: bool) -> R
 fn claimed(path: &Path) -> Option<EngineKind> {
     let claim = fs::read_to_string(path.join(CLAIM)).ok()?;
     EngineKind::from_name(claim.lines().nth(1)?.strip_prefix("engine ")?)
+}
+
+/// Locks the file; where it is locked, again for a moment: a process that this one has just started holds the lock of a
+/// store that was closed meanwhile, from its fork to its exec.
+fn try_lock(lock: &File) -> std::result::Result<(), fs::TryLockError> {
+    const TRIES: usize = 25;
+    const REST: Duration = Duration::from_millis(10);
+    for _ in 1..TRIES {
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(REST),
+            locked_or_failed => return locked_or_failed,
+        }
+    }
+    lock.try_lock()
 }
 
 /// Whether a directory without a mark holds anything but what the making of a store leaves behind when it dies.
@@ -184,7 +199,7 @@ mod tests {
         let path = std::env::temp_dir().join(format!("exuvia-claim-{}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         let name = path.join(CLAIM);
-        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000);
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let modified = |text: &str| {
             fs::write(&name, text).unwrap();
             File::options().write(true).open(&name).unwrap().set_modified(long_ago).unwrap();

@@ -310,13 +310,13 @@ fn a_transaction_over_the_engine_s_limits_is_refused() {
         assert_eq!(batch.len() as u64, count);
         batch.commit()
     };
-    for (count, bytes, unit) in [(1025, 1, "writes"), (20, 40_000, "bytes")] {
+    for (count, bytes, unit) in [(1025, 1, "writes"), (10, 40_000, "bytes")] {
         let e = batch(count, bytes).unwrap_err();
         assert!(matches!(&e, Error::Limit { what, .. } if what.starts_with(unit)), "{e:?}");
         assert!(users.is_empty().unwrap());
     }
     batch(1024, 1).unwrap();
-    batch(12, 40_000).unwrap();
+    batch(6, 40_000).unwrap();
     assert_eq!(users.len().unwrap(), 1024);
 }
 
