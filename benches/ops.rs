@@ -100,7 +100,10 @@ fn raw(path: &Path, count: u64) -> (sled::Db, sled::Tree) {
     // As the engine sets it, but that here sled itself flushes.
     let config = sled::Config::new().path(path).cache_capacity(256 << 20).segment_size(4 << 20);
     let config = config.mode(sled::Mode::HighThroughput).flush_every_ms(Some(500));
-    let db = config.open().expect("raw engine opens");
+    // A thread of sled's may hold the lock of a database that was just closed.
+    let db = (0..1000)
+        .find_map(|_| config.open().map_err(|_| std::thread::sleep(Duration::from_millis(1))).ok())
+        .expect("raw engine opens");
     let tree = db.open_tree("items").expect("tree opens");
     for id in 0..count {
         tree.insert(id.to_be_bytes(), encode(&item(id))).expect("raw put");

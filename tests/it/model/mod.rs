@@ -78,7 +78,10 @@ fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
         }
     });
     if let Some(failure) = failure {
-        panic!("seed {seed}: {failure}");
+        // Rare ones must not go with the terminal.
+        let kept = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("model-{seed}.txt"));
+        let _it_is_printed_too = std::fs::write(&kept, &failure);
+        panic!("seed {seed} (kept in {}): {failure}", kept.display());
     }
 }
 
