@@ -468,7 +468,6 @@ fn main() {
     if !std::env::args().any(|arg| arg == "--test" || arg == "--list") {
         ratios();
         opens();
-        // Last on sled: its first transaction slows every later operation of the process.
         transactions_on_sled();
         #[cfg(feature = "fjall")]
         {

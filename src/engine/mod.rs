@@ -18,6 +18,8 @@ mod read_only;
 #[cfg(feature = "sled")]
 mod sled;
 #[cfg(any(feature = "sled", feature = "fjall"))]
+mod stops;
+#[cfg(any(feature = "sled", feature = "fjall"))]
 mod stripes;
 mod value;
 

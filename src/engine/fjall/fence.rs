@@ -5,26 +5,13 @@ use std::any::Any;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use fjall::{Error as FjallError, LsmError};
 
 use crate::engine::EngineResult;
+pub(super) use crate::engine::stops::Access;
+use crate::engine::stops::{self, Stops};
 use crate::error::{EngineError, EngineErrorKind};
-
-/// What a call may do, and so the state from which on it is refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Access {
-    Write = WRITES_STOPPED,
-    Read = ALL_STOPPED,
-}
-
-/// A write failed. What is in memory is sound: reads go on.
-const WRITES_STOPPED: u8 = 1;
-/// A panic: locks of fjall's may be left behind.
-const ALL_STOPPED: u8 = 2;
 
 /// With fewer bytes free a failure in the background is put down to the full disk.
 const FREE_BYTES_MIN: u64 = 64 << 20;
@@ -32,8 +19,8 @@ const FREE_BYTES_MIN: u64 = 64 << 20;
 /// Catches panics, translates errors, and remembers the failure after which the engine is unusable.
 #[derive(Default)]
 pub(super) struct Fence {
-    state: AtomicU8,
-    reason: OnceLock<String>,
+    /// Writes, after a failed write: what is in memory is sound. Reads too, after a panic: locks may be left behind.
+    stops: Stops,
     directory: PathBuf,
 }
 
@@ -64,23 +51,13 @@ impl Fence {
 
     #[inline]
     pub(super) fn check(&self, access: Access) -> EngineResult<()> {
-        // Relaxed: a call that races with the failure may still get to fjall, as one a moment earlier would.
-        if self.state.load(Ordering::Relaxed) >= access as u8 { Err(self.refusal()) } else { Ok(()) }
+        self.stops.check(access)
     }
 
     /// From here on calls of this kind are refused (writes wherever reads are).
     #[cold]
     pub(super) fn stop(&self, access: Access, reason: &str) {
-        let _first_reason_stays = self.reason.set(reason.to_owned());
-        self.state.fetch_max(access as u8, Ordering::SeqCst);
-    }
-
-    #[cold]
-    fn refusal(&self) -> EngineError {
-        EngineError::new(
-            EngineErrorKind::Poisoned,
-            self.reason.get().map_or("an earlier call failed", String::as_str),
-        )
+        self.stops.stop(access, reason);
     }
 
     #[cold]
@@ -91,7 +68,7 @@ impl Fence {
             (FjallError::Io(_) | FjallError::Storage(LsmError::Io(_)), Access::Write) => true,
             _ => false,
         };
-        let unexplained = matches!(error, FjallError::Poisoned) && self.reason.get().is_none();
+        let unexplained = matches!(error, FjallError::Poisoned) && self.stops.reason().is_none();
         let mut error = translate(&place(tree), error);
         if unexplained && free_bytes(&self.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
             error = EngineError::io("a write in the background failed", ErrorKind::StorageFull.into());
@@ -153,18 +130,8 @@ pub(super) fn dropped(place: &str) -> EngineError {
     EngineError::new(EngineErrorKind::Io, format!("{place}: the tree was dropped; open it again"))
 }
 
-/// A panic of fjall's as an error: it asserts where others return errors, mostly about damaged files.
 pub(super) fn from_panic(place: &str, panic: &(dyn Any + Send)) -> EngineError {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    let said: String = said.chars().take(300).collect();
-    EngineError::new(
-        EngineErrorKind::Corrupt,
-        format!("{place}: the files are damaged; fjall panicked: {said}"),
-    )
+    stops::from_panic("fjall", place, panic)
 }
 
 #[cfg(test)]

@@ -4,35 +4,22 @@
 use std::any::Any;
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::engine::EngineResult;
+pub(super) use crate::engine::stops::Access;
+use crate::engine::stops::{self, Stops};
 use crate::error::{EngineError, EngineErrorKind};
-
-/// What a call may do, and so the state from which on it is refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Access {
-    Write = WRITES_STOPPED,
-    Read = ALL_STOPPED,
-}
-
-/// sled refuses writes itself (its "global error"), but what it holds in memory is sound: reads go on.
-const WRITES_STOPPED: u8 = 1;
-const ALL_STOPPED: u8 = 2;
 
 /// Catches panics, translates errors, and remembers the failure after which the engine is unusable.
 pub(super) struct Fence {
-    state: AtomicU8,
-    reason: OnceLock<String>,
+    stops: Stops,
     /// Shares sled's global error; keeps no file open.
     config: sled::Config,
 }
 
 impl Fence {
     pub(super) fn new(config: sled::Config) -> Self {
-        Self { state: AtomicU8::new(0), reason: OnceLock::new(), config }
+        Self { stops: Stops::default(), config }
     }
 
     /// Every call into sled. `tree` is only looked at after a failure.
@@ -43,10 +30,7 @@ impl Fence {
         tree: &str,
         call: impl FnOnce() -> sled::Result<T>,
     ) -> EngineResult<T> {
-        // Relaxed: a call that races with the failure may still get to sled, as one a moment earlier would.
-        if self.state.load(Ordering::Relaxed) >= access as u8 {
-            return Err(self.refusal());
-        }
+        self.stops.check(access)?;
         match catch_unwind(AssertUnwindSafe(call)) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => Err(self.failed(access, tree, error)),
@@ -56,12 +40,12 @@ impl Fence {
 
     /// For the calls of ours that go around sled to its files.
     pub(super) fn check(&self, access: Access) -> EngineResult<()> {
-        if self.state.load(Ordering::Relaxed) >= access as u8 { Err(self.refusal()) } else { Ok(()) }
+        self.stops.check(access)
     }
 
     /// The engine is done for, for a reason that sled does not know of.
     pub(super) fn stop(&self, reason: &str) {
-        self.poison(ALL_STOPPED, reason);
+        self.stops.stop(Access::Read, reason);
     }
 
     /// What closing may ask of sled.
@@ -69,19 +53,11 @@ impl Fence {
         // With a global error set sled does no more I/O, and waits for none.
         if self.config.global_error().is_err() {
             Ending::Plain
-        } else if self.state.load(Ordering::SeqCst) >= ALL_STOPPED {
+        } else if self.stops.reads_stopped() {
             Ending::Wary
         } else {
             Ending::Plain
         }
-    }
-
-    #[cold]
-    fn refusal(&self) -> EngineError {
-        EngineError::new(
-            EngineErrorKind::Poisoned,
-            self.reason.get().map_or("an earlier call failed", String::as_str),
-        )
     }
 
     #[cold]
@@ -91,15 +67,13 @@ impl Fence {
         // any later wait for that buffer, in a read of an evicted page too, is for ever.
         let stopped = match (&error, access) {
             (sled::Error::Io(e), _) if self.is_of_a_read(e) => None,
-            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => {
-                Some(WRITES_STOPPED)
-            }
-            (sled::Error::Io(_), Access::Write) | (sled::Error::ReportableBug(_), _) => Some(ALL_STOPPED),
+            (sled::Error::Io(_), Access::Write) if self.config.global_error().is_err() => Some(Access::Write),
+            (sled::Error::Io(_), Access::Write) | (sled::Error::ReportableBug(_), _) => Some(Access::Read),
             _ => None,
         };
         let error = translate(&place(tree), error);
-        if let Some(state) = stopped {
-            self.poison(state, &error.to_string());
+        if let Some(access) = stopped {
+            self.stops.stop(access, &error.to_string());
         }
         error
     }
@@ -113,14 +87,8 @@ impl Fence {
     #[cold]
     fn panicked(&self, tree: &str, panic: &(dyn Any + Send)) -> EngineError {
         let error = from_panic(&place(tree), panic);
-        self.poison(ALL_STOPPED, &error.to_string());
+        self.stops.stop(Access::Read, &error.to_string());
         error
-    }
-
-    #[cold]
-    fn poison(&self, state: u8, reason: &str) {
-        let _first_reason_stays = self.reason.set(reason.to_owned());
-        self.state.fetch_max(state, Ordering::SeqCst);
     }
 }
 
@@ -175,19 +143,8 @@ pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
     }
 }
 
-/// A panic of sled's as an error: sled asserts where others return errors, mostly about damaged pages.
 pub(super) fn from_panic(place: &str, panic: &(dyn Any + Send)) -> EngineError {
-    let said = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message");
-    // Some of sled's messages print a whole page.
-    let said: String = said.chars().take(300).collect();
-    EngineError::new(
-        EngineErrorKind::Corrupt,
-        format!("{place}: the files are damaged; sled panicked: {said}"),
-    )
+    stops::from_panic("sled", place, panic)
 }
 
 #[cfg(test)]
