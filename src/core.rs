@@ -1,144 +1,28 @@
 //! What all handles of one store share, and the one function that changes its state.
 
+mod shared;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::{Mutex, RwLock};
 use quanta::Instant;
 
+pub(crate) use self::shared::Shared;
 use crate::catalog::{self, Catalog, Phase, TableEntry};
-use crate::engine::{Capabilities, Engine, Freezing};
-use crate::envelope;
 use crate::error::{Error, Result};
-use crate::flusher::Flusher;
-use crate::gate::Gate;
 use crate::ledger::{self, Event};
 use crate::migration::{Run, Sweeper};
-use crate::options::{Durability, Settings};
-use crate::route::{Fence, Kind, NamedTree, Open, Route, TableState};
+use crate::options::Durability;
+use crate::route::{Fence, Kind, Open, Route, TableState};
 use crate::shape::KeyType;
-use crate::stats::Recorder;
-
-/// Engine, gate and statistics: what every operation needs.
-pub(crate) struct Shared {
-    pub(crate) engine: Arc<dyn Engine>,
-    /// The same engine, if it has no snapshots of its own.
-    pub(crate) freezing: Option<Arc<Freezing>>,
-    pub(crate) limits: Capabilities,
-    pub(crate) gate: Gate,
-    pub(crate) flusher: Arc<Flusher>,
-    pub(crate) recorder: Arc<Recorder>,
-    pub(crate) settings: Settings,
-    /// The store's directory; `None` for an engine that was handed in.
-    pub(crate) path: Option<PathBuf>,
-    state: AtomicU8,
-    poison: Mutex<Option<String>>,
-}
 
 /// How often what the background wrote is flushed where every foreground write is.
 const BACKGROUND_FLUSH: Duration = Duration::from_millis(500);
-
-const USABLE: u8 = 0;
-const CLOSED: u8 = 1;
-const POISONED: u8 = 2;
-
-impl Shared {
-    pub(crate) fn new(engine: Arc<dyn Engine>, settings: Settings, path: Option<PathBuf>) -> Arc<Self> {
-        let freezing =
-            (!engine.capabilities().snapshots).then(|| Arc::new(Freezing::new(Arc::clone(&engine))));
-        let engine = freezing.clone().map_or(engine, |freezing| freezing as Arc<dyn Engine>);
-        let recorder = Recorder::new(settings.observer.clone(), settings.observe_pauses_from);
-        Arc::new(Self {
-            limits: engine.capabilities(),
-            gate: Gate::default(),
-            flusher: Arc::new(Flusher::new(Arc::clone(&engine))),
-            recorder: Arc::new(recorder),
-            engine,
-            freezing,
-            settings,
-            path,
-            state: AtomicU8::new(USABLE),
-            poison: Mutex::new(None),
-        })
-    }
-
-    #[inline]
-    pub(crate) fn check_usable(&self) -> Result<()> {
-        if self.state.load(Ordering::Relaxed) == USABLE { Ok(()) } else { Err(self.unusable()) }
-    }
-
-    /// [`Shared::check_usable`], before anything is written or a verb begins.
-    #[inline]
-    pub(crate) fn check_writable(&self) -> Result<()> {
-        self.check_usable()?;
-        if self.settings.read_only { Err(Error::ReadOnly) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn unusable(&self) -> Error {
-        match self.poison.lock().clone() {
-            Some(reason) => Error::Poisoned { reason },
-            None => Error::Closed,
-        }
-    }
-
-    /// Stops all work on this handle after a failure that left the durable state unknown.
-    pub(crate) fn poison(&self, reason: &str) {
-        let mut poison = self.poison.lock();
-        if poison.is_none() {
-            tracing::error!(target: "exuvia", reason, "store poisoned");
-            *poison = Some(reason.to_owned());
-        }
-        self.state.store(POISONED, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_poisoned(&self) -> bool {
-        self.state.load(Ordering::Relaxed) == POISONED
-    }
-
-    pub(crate) fn flush(&self) -> Result<()> {
-        let result = self.flusher.flush();
-        if let Err(e) = &result {
-            self.poison(&e.to_string());
-        }
-        result
-    }
-
-    /// Ends a write: durable now, or noted for the next background flush.
-    #[inline]
-    pub(crate) fn written(&self) -> Result<()> {
-        match self.settings.durability {
-            Durability::EveryWrite => self.flush(),
-            Durability::Buffered { .. } => {
-                self.flusher.touch();
-                Ok(())
-            }
-        }
-    }
-
-    /// Refuses what the engine could not hold, before anything is written.
-    #[inline]
-    pub(crate) fn check_size(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let over = |what, size, limit| Err(Error::Limit { what, size, limit });
-        if key.len() > self.limits.key_bytes_max {
-            return over("bytes in a key", key.len(), self.limits.key_bytes_max);
-        }
-        if value.len() > self.limits.value_bytes_max {
-            let limit = self.limits.value_bytes_max.saturating_sub(envelope::OVERHEAD_MAX);
-            return over("bytes in a record (all its forms together)", value.len(), limit);
-        }
-        Ok(())
-    }
-
-    pub(crate) fn named(&self, name: &str) -> Result<NamedTree> {
-        Ok(NamedTree { name: name.into(), tree: self.engine.tree(name)? })
-    }
-}
 
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -421,8 +305,7 @@ impl Core {
     /// Stops everything in the background, flushes, and lets go of the directory. Later calls are refused.
     pub(crate) fn close(&self) -> Result<()> {
         // First, so that nobody starts anything that is stopped below, and no write comes after the last flush.
-        let first =
-            self.shared.state.compare_exchange(USABLE, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let first = self.shared.shut();
         self.shared.gate.exclusive(|| ());
         let runs: Vec<Arc<Run>> = self.runs.lock().values().cloned().collect();
         for run in runs {
@@ -444,8 +327,8 @@ impl Core {
         if let Some(thread) = self.flush_thread.lock().take() {
             drop(thread.join());
         }
-        let result = match self.shared.poison.lock().clone() {
-            Some(reason) => Err(Error::Poisoned { reason }),
+        let result = match self.shared.poisoned() {
+            Some(poisoned) => Err(poisoned),
             None if first => self.shared.flusher.flush(),
             None => Ok(()),
         };

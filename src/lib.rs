@@ -49,6 +49,7 @@ mod ledger;
 mod lineage;
 mod load;
 mod lookup;
+mod medium;
 mod migration;
 mod observe;
 mod options;

@@ -299,7 +299,7 @@ impl Store {
         let shared = &self.core().shared;
         Ok(inspect::Space {
             bytes_on_disk: shared.engine.bytes_on_disk()?,
-            bytes_free: migration::free_bytes(shared),
+            bytes_free: shared.free_bytes(),
             bytes_free_min: shared.settings.free_bytes_min,
         })
     }

@@ -45,7 +45,7 @@ pub(crate) use run::Run;
 pub use run::Waiting;
 pub use status::{Backfill, Status, TableStatus};
 pub(crate) use sweep::Sweeper;
-pub(crate) use worker::{free_bytes, start as start_worker};
+pub(crate) use worker::start as start_worker;
 
 /// A handle on a migration that was begun.
 #[derive(Clone)]

@@ -216,21 +216,8 @@ pub(crate) fn fraction(run: &Run) -> f64 {
 
 fn short_of_space(shared: &Shared) -> Option<Waiting> {
     let floor = shared.settings.free_bytes_min;
-    let free = free_bytes(shared)?;
+    let free = shared.free_bytes()?;
     (free < floor).then_some(Waiting::Space { free, floor })
-}
-
-/// Free bytes on the store's medium; `None` where there is no path or the system cannot tell.
-#[cfg(unix)]
-pub(crate) fn free_bytes(shared: &Shared) -> Option<u64> {
-    let stat = rustix::fs::statvfs(shared.path.as_ref()?).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-/// Free bytes on the store's medium; `None` where there is no path or the system cannot tell.
-#[cfg(not(unix))]
-pub(crate) fn free_bytes(_shared: &Shared) -> Option<u64> {
-    None
 }
 
 /// Asks the system to prefer other threads to this one, where it knows a priority by thread. Moderately: a

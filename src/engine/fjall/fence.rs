@@ -12,6 +12,7 @@ use crate::engine::EngineResult;
 pub(super) use crate::engine::stops::Access;
 use crate::engine::stops::{self, Stops};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::medium;
 
 /// With fewer bytes free a failure in the background is put down to the full disk.
 const FREE_BYTES_MIN: u64 = 64 << 20;
@@ -70,7 +71,7 @@ impl Fence {
         };
         let unexplained = matches!(error, FjallError::Poisoned) && self.stops.reason().is_none();
         let mut error = translate(&place(tree), error);
-        if unexplained && free_bytes(&self.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
+        if unexplained && medium::free_bytes(&self.directory).is_some_and(|free| free < FREE_BYTES_MIN) {
             error = EngineError::io("a write in the background failed", ErrorKind::StorageFull.into());
         }
         if stopped {
@@ -78,17 +79,6 @@ impl Fence {
         }
         error
     }
-}
-
-#[cfg(unix)]
-fn free_bytes(directory: &Path) -> Option<u64> {
-    let stat = rustix::fs::statvfs(directory).ok()?;
-    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn free_bytes(_directory: &Path) -> Option<u64> {
-    None
 }
 
 fn place(tree: &str) -> String {
