@@ -18,8 +18,6 @@
 
 use std::sync::Arc;
 
-use quanta::Instant;
-
 use crate::catalog::{Catalog, Generation, TableEntry};
 use crate::core::{Change, Core};
 use crate::error::{Error, Result};
@@ -28,6 +26,7 @@ use crate::ledger::Event;
 use crate::route::{Frontier, Kind, Route, TableState};
 use crate::stats::Activity;
 use crate::store::Store;
+use crate::sync::Instant;
 use crate::table::Table;
 use crate::version::Version;
 

@@ -17,9 +17,6 @@
 #[cfg(any(feature = "sled", feature = "fjall"))]
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-use quanta::Instant;
 
 use crate::catalog::{self, Catalog, quarantine_tree};
 use crate::core::{Core, now_ms};
@@ -34,6 +31,8 @@ use crate::inspect::{self, Report};
 use crate::ledger::{self, Event};
 use crate::migration::Paced;
 use crate::store::Store;
+use crate::sync::Instant;
+use crate::sync::atomic::Ordering;
 
 const PAGE_RECORDS: usize = 64;
 #[cfg(any(feature = "sled", feature = "fjall"))]

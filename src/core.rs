@@ -5,12 +5,7 @@ mod shared;
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-use parking_lot::{Mutex, RwLock};
-use quanta::Instant;
 
 pub(crate) use self::shared::Shared;
 use crate::catalog::{self, Catalog, Phase, TableEntry};
@@ -20,6 +15,9 @@ use crate::migration::{Run, Sweeper};
 use crate::options::Durability;
 use crate::route::{Fence, Kind, Open, Route, TableState};
 use crate::shape::KeyType;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Instant, Mutex, RwLock};
 
 /// How often what the background wrote is flushed where every foreground write is.
 const BACKGROUND_FLUSH: Duration = Duration::from_millis(500);
@@ -339,7 +337,7 @@ impl Core {
 
 /// Starts a background thread; a system without room for one answers with a typed error.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| {
+    thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| {
         Error::state("background thread", format!("the system refused to start one ({e}); free some threads"))
     })
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::engine::EngineKind;
 use crate::error::{Error, Result};
+use crate::sync::thread;
 
 /// The file that marks a directory as a store and names its engine. It is there once the first catalog is durable.
 const MARK: &str = "EXUVIA";
@@ -104,7 +105,7 @@ fn try_lock(lock: &File) -> std::result::Result<(), fs::TryLockError> {
     const REST: Duration = Duration::from_millis(10);
     for _ in 1..TRIES {
         match lock.try_lock() {
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(REST),
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(REST),
             locked_or_failed => return locked_or_failed,
         }
     }

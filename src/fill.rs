@@ -13,8 +13,6 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use quanta::Instant;
-
 use crate::admin::settled;
 use crate::catalog::Generation;
 use crate::core::{Change, Core};
@@ -23,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::{Budget, Paced};
 use crate::route::{Fence, Kind, NamedTree, Route, TableState};
+use crate::sync::Instant;
 
 /// A table that is being filled. Dropped before it is published, it leaves the table as it was.
 pub(crate) struct Fill {

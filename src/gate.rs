@@ -6,8 +6,7 @@
 
 use std::time::Duration;
 
-use parking_lot::{RwLock, RwLockReadGuard};
-use quanta::Instant;
+use crate::sync::{Instant, RwLock, RwLockReadGuard, thread};
 
 /// How long a flip may make writers wait for one slow engine call before it steps back.
 const TRY_FOR: Duration = Duration::from_micros(200);
@@ -46,7 +45,7 @@ impl Gate {
                 drop(guard);
                 return (result, held);
             }
-            std::thread::sleep(BACK_OFF);
+            thread::sleep(BACK_OFF);
         }
     }
 }

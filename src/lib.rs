@@ -62,6 +62,7 @@ pub mod shape;
 mod snapshot;
 mod stats;
 mod store;
+mod sync;
 mod table;
 mod transaction;
 mod version;

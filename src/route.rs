@@ -9,11 +9,6 @@
 //! A tree that was emptied or dropped is therefore never taken for an absence: it is emptied only after a flip.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
-
-use arc_swap::ArcSwap;
-use crossbeam_queue::ArrayQueue;
-use parking_lot::Mutex;
 
 use crate::core::Shared;
 use crate::engine::{EngineResult, Tree, Value};
@@ -23,6 +18,8 @@ use crate::lineage::Lineage;
 use crate::lookup::{Direct, Held, Lookup};
 use crate::resolve::{self, Form, Side};
 use crate::stats::Activity;
+use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
+use crate::sync::{ArcSwap, ArrayQueue, Mutex};
 
 /// A table's place and rules at one epoch.
 #[derive(Clone)]
@@ -228,7 +225,7 @@ impl TableState {
     }
 
     #[inline]
-    pub(crate) fn route(&self) -> arc_swap::Guard<Arc<Route>> {
+    pub(crate) fn route(&self) -> crate::sync::Guard<Arc<Route>> {
         self.route.load()
     }
 
@@ -257,7 +254,7 @@ impl TableState {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    pub(crate) fn frontier(&self) -> arc_swap::Guard<Arc<Frontier>> {
+    pub(crate) fn frontier(&self) -> crate::sync::Guard<Arc<Frontier>> {
         self.frontier.load()
     }
 

@@ -16,10 +16,10 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use hdrhistogram::Histogram as Hdr;
 use parking_lot::Mutex;
-use quanta::Instant;
 
 use crate::observe::{Observer, Pause};
 use crate::route::Name;
+use crate::sync::Instant;
 
 /// A foreground operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

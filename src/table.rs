@@ -194,7 +194,7 @@ pub(crate) fn materialize<V: Version>(state: &TableState, key: &[u8], found: Fou
     let result = match (form, entry.companion()) {
         (Form::Merge, Some((_, companion))) => lineage::merge_up::<V>(to, main, companion).map(|merged| {
             if merged.dropped {
-                state.shared.recorder.merges_dropped.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                state.shared.recorder.merges_dropped.fetch_add(1, crate::sync::atomic::Ordering::Relaxed);
             }
             merged.record
         }),

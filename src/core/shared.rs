@@ -2,9 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-
-use parking_lot::Mutex;
 
 use crate::engine::{Capabilities, Engine, Freezing};
 use crate::envelope;
@@ -14,6 +11,8 @@ use crate::gate::Gate;
 use crate::options::{Durability, Settings};
 use crate::route::NamedTree;
 use crate::stats::Recorder;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU8, Ordering};
 
 /// Engine, gate and statistics: what every operation needs.
 pub(crate) struct Shared {

@@ -17,12 +17,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use parking_lot::Mutex;
 
 use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Most bytes of saved keys and values.
 const SAVED_BYTES_MAX: usize = 256 << 20;

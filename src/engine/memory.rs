@@ -10,10 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
-
 use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
 use crate::error::{EngineError, EngineErrorKind};
+use crate::sync::{Mutex, RwLock, RwLockWriteGuard};
 
 type Records = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
 

@@ -11,10 +11,10 @@
 //! 4. Where there are snapshots, one is taken with all stripes held: no write is half-way, neither in the engine's order
 //!    of writes nor here. A page of a scan that overlapped a commit is read again from one.
 
-use std::sync::atomic::{AtomicU64, Ordering, fence};
-
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
+
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 
 const STRIPES: u32 = u64::BITS;
 
@@ -58,7 +58,7 @@ impl Stripes {
     /// Takes all stripes of the set.
     pub(in crate::engine) fn hold(&self, mask: Mask) -> impl Sized {
         let held = self.locks.iter().enumerate().filter(|(number, _)| mask.0 >> number & 1 == 1);
-        held.map(|(_, lock)| lock.lock()).collect::<Vec<MutexGuard<'_, ()>>>()
+        held.map(|(_, lock)| lock.lock()).collect::<Vec<_>>()
     }
 
     /// Takes the stripe of one key.

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use quanta::Instant;
-
 use crate::catalog::Phase;
 use crate::core::{Change, Core};
 use crate::error::{Error, Result};
@@ -11,6 +9,7 @@ use crate::ledger::Event;
 use crate::migration::{Migration, Run, worker};
 use crate::route::Frontier;
 use crate::stats::Activity;
+use crate::sync::Instant;
 
 /// What becomes of the writes made since `begin` when a migration is abandoned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,8 +19,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quanta::Instant;
-
 use crate::catalog::{Stage, quarantine_tree};
 use crate::core::Shared;
 use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
@@ -31,6 +29,7 @@ use crate::migration::run::{RunTable, save_progress};
 use crate::quarantine;
 use crate::route::{Frontier, Kind, Open, Route};
 use crate::stats::BackgroundMeter;
+use crate::sync::{Instant, thread};
 
 /// Records of the base that are read at once: a call that is not interrupted, and so well under a tenth of a millisecond.
 const PAGE_RECORDS: usize = 32;
@@ -290,7 +289,7 @@ fn describe(failure: &CastFailure) -> String {
 /// for longer than a whole batch takes, also before one of higher priority (Linux does, since EEVDF), and then a batch
 /// is what a foreground call waits for.
 pub(crate) fn give_turn() {
-    std::thread::yield_now();
+    thread::yield_now();
 }
 
 /// An error that trying again may mend.

@@ -15,8 +15,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quanta::Instant;
-
 use crate::catalog::{Phase, Stage, quarantine_tree};
 use crate::core::{Change, Core};
 use crate::engine::{Page, Value};
@@ -29,6 +27,7 @@ use crate::migration::run::{Run, RunTable};
 use crate::migration::{Migration, worker};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::stats::{Activity, BackgroundMeter};
+use crate::sync::Instant;
 
 /// What a contract will destroy. Nothing happens until [`ContractPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]

@@ -9,8 +9,6 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quanta::Instant;
-
 use crate::catalog::Phase;
 use crate::core::Core;
 use crate::engine::{Outcome, Page, Value};
@@ -24,6 +22,7 @@ use crate::migration::worker;
 use crate::resolve::{self, Form, Side};
 use crate::route::{Kind, Open, Route};
 use crate::stats::BackgroundMeter;
+use crate::sync::{Instant, thread};
 use crate::write::fold_commit;
 
 const PAGE_RECORDS: usize = 64;
@@ -98,7 +97,7 @@ fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u6
         }
         let decision = pacer::decide(&budget, batch, &Measured { records: page, engine, elapsed });
         batch = decision.batch;
-        std::thread::sleep(decision.rest);
+        thread::sleep(decision.rest);
     }
     Ok(moved)
 }

@@ -27,14 +27,13 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quanta::Instant;
-
 use crate::catalog::{Phase, Progress, Stage, Step};
 use crate::core::{Change, Core, Lease};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::route::{Frontier, Route};
 use crate::stats::Activity;
+use crate::sync::{Instant, thread};
 
 pub use abandon::{AbandonPlan, NewWrites};
 pub use contract::ContractPlan;
@@ -154,7 +153,7 @@ impl Migration {
                 _ => {}
             }
             self.core().shared.check_usable()?;
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 

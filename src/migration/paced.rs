@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quanta::Instant;
-
 use crate::core::Shared;
 use crate::engine::EngineResult;
 use crate::migration::pacer::{self, Budget, Decision, Measured};
 use crate::migration::worker;
 use crate::stats::BackgroundMeter;
+use crate::sync::{Instant, thread};
 
 /// As many calls as a batch has, then a rest: as a backfill, but in the caller's thread.
 pub(crate) struct Paced {
@@ -54,7 +53,7 @@ impl Paced {
         self.batch = batch;
         self.calls.clear();
         worker::give_way(&self.shared, || self.shared.check_usable().is_err());
-        std::thread::sleep(rest);
+        thread::sleep(rest);
         self.begun = Instant::now();
     }
 }

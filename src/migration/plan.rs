@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use quanta::Instant;
-
 use crate::catalog::{self, Generation, MigrationEntry, Step};
 use crate::core::{Change, Core, Lease, now_ms};
 use crate::engine::Page;
@@ -16,6 +14,7 @@ use crate::lineage::Lineage;
 use crate::migration::{Migration, Run, worker};
 use crate::route::{Frontier, Kind, TableState};
 use crate::shape::Shape;
+use crate::sync::Instant;
 use crate::table::Table;
 use crate::version::Version;
 

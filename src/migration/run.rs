@@ -2,11 +2,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
-use quanta::Instant;
 
 use crate::catalog::{Catalog, MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Core, Shared};
@@ -18,6 +14,8 @@ use crate::migration::Budget;
 use crate::quarantine;
 use crate::route::{Frontier, Kind, TableState};
 use crate::stats::Activity;
+use crate::sync::thread::{self, JoinHandle, ThreadId};
+use crate::sync::{Condvar, Instant, Mutex};
 
 /// One table of an open migration. Tables whose step is metadata only have none.
 pub(crate) struct RunTable {
@@ -167,7 +165,7 @@ impl Run {
     ///
     /// Refused to the thread that has it: that is an observer's call, made from inside the work.
     pub(crate) fn seat(&self) -> Result<Seat<'_>> {
-        let me = std::thread::current().id();
+        let me = thread::current().id();
         let mut control = self.control.lock();
         if control.seated == Some(me) {
             let reason =
@@ -195,7 +193,7 @@ impl Run {
         if control.seated.is_some() || control.wanted > 0 || control.closed {
             return None;
         }
-        control.seated = Some(std::thread::current().id());
+        control.seated = Some(thread::current().id());
         Some(Seat { run: self })
     }
 
@@ -220,7 +218,7 @@ impl Run {
         }
         let (core, run) = (Arc::clone(core), Arc::clone(self));
         let spawned = crate::core::spawn("exuvia-backfill", move || {
-            run.set(|control| control.seated = Some(std::thread::current().id()));
+            run.set(|control| control.seated = Some(thread::current().id()));
             let seat = Seat { run: &run };
             body(&core, &run);
             drop(core);
@@ -229,7 +227,7 @@ impl Run {
         match spawned {
             Ok(handle) => {
                 self.set(|control| {
-                    if control.seated == Some(std::thread::current().id()) {
+                    if control.seated == Some(thread::current().id()) {
                         control.seated = Some(handle.thread().id());
                     }
                 });
@@ -257,7 +255,7 @@ impl Run {
 
     /// Ends all work on the migration for good, and waits until it has ended: the store is being closed.
     pub(crate) fn shut(&self) {
-        let me = std::thread::current().id();
+        let me = thread::current().id();
         let mut control = self.control.lock();
         control.wanted += 1;
         self.changed.notify_all();

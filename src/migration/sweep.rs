@@ -8,11 +8,7 @@
 
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
-
-use quanta::Instant;
 
 use crate::core::{Change, Core, Shared};
 use crate::engine::{Page, Tree};
@@ -24,6 +20,9 @@ use crate::migration::pacer::{self, Decision, Measured};
 use crate::migration::worker;
 use crate::route::{Kind, TableState};
 use crate::stats::{Activity, BackgroundMeter};
+use crate::sync::Instant;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::thread::{self, JoinHandle};
 
 pub(crate) struct Sweeper {
     stop: Arc<AtomicBool>,
@@ -33,7 +32,7 @@ pub(crate) struct Sweeper {
 impl Sweeper {
     pub(crate) fn join(self) {
         self.stop.store(true, Ordering::Release);
-        if self.thread.thread().id() != std::thread::current().id() {
+        if self.thread.thread().id() != thread::current().id() {
             drop(self.thread.join());
         }
     }
@@ -232,6 +231,6 @@ fn paced(
         let Decision { batch: next, rest } =
             pacer::decide(&budget, batch, &Measured { records, engine, elapsed });
         batch = next;
-        std::thread::sleep(rest);
+        thread::sleep(rest);
     }
 }

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use quanta::Instant;
-
 use crate::catalog::Phase;
 use crate::core::{Change, Core, Shared};
 use crate::error::{Error, Result};
@@ -13,6 +11,7 @@ use crate::migration::backfill::{Stepped, TableBackfill, is_transient, timed};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::run::{Run, Waiting};
 use crate::stats::{Activity, BackgroundMeter};
+use crate::sync::{Instant, thread};
 
 const FIRST_BATCH: usize = 16;
 /// How often an idle worker looks for work that old writers made.
@@ -99,7 +98,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
             run.set(|control| control.waiting = None);
         }
         let budget = run.control().budget;
-        core.shared.recorder.budget_ns.store(nanos(budget.pause()), std::sync::atomic::Ordering::Relaxed);
+        core.shared.recorder.budget_ns.store(nanos(budget.pause()), crate::sync::atomic::Ordering::Relaxed);
         give_way(&core.shared, || run.stopping());
         let (stepped, elapsed) = timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
@@ -139,7 +138,7 @@ pub(crate) fn give_way(shared: &Shared, stopping: impl Fn() -> bool) {
         if !shared.engine.is_pressed() || stopping() {
             return;
         }
-        std::thread::sleep(LOOK_EVERY);
+        thread::sleep(LOOK_EVERY);
     }
 }
 
@@ -148,7 +147,7 @@ fn rest(run: &Run, rest: Duration) {
     if rest > Duration::from_millis(20) {
         run.sleep(rest);
     } else if !rest.is_zero() {
-        std::thread::sleep(rest);
+        thread::sleep(rest);
     }
 }
 
@@ -223,7 +222,8 @@ fn short_of_space(shared: &Shared) -> Option<Waiting> {
 /// Asks the system to prefer other threads to this one, where it knows a priority by thread. Moderately: a
 /// worker that is starved while it holds one of the engine's locks would hold up the foreground.
 pub(crate) fn lower_priority() {
-    #[cfg(target_os = "linux")]
+    // In a chosen interleaving all threads are one thread of the system.
+    #[cfg(all(target_os = "linux", not(exuvia_shuttle)))]
     {
         const NICER_BY: i32 = 5;
         // Relative to what the process has: one that was started at a low priority must not be raised here.

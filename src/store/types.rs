@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use quanta::Instant;
-
 use crate::admin;
 use crate::catalog::{self, Catalog, Generation, TableEntry};
 use crate::core::{Change, Core};
@@ -13,6 +11,7 @@ use crate::ledger::Event;
 use crate::lineage::{self, Lineage};
 use crate::route::{Route, TableState};
 use crate::shape::{KeyType, Shape};
+use crate::sync::Instant;
 use crate::version::Version;
 
 /// What a table is created from: its types, as data.

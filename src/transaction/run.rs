@@ -2,7 +2,6 @@
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Transaction;
@@ -10,6 +9,8 @@ use crate::core::Shared;
 use crate::error::{Error, Result};
 use crate::stats::Operation;
 use crate::store::Store;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread;
 
 /// How often a transaction is tried.
 const TRIES_MAX: u32 = 64;
@@ -122,11 +123,11 @@ pub(crate) fn run<R, E: From<Error>>(
 /// Rests for a random time, longer after each try, so that those who collide do not meet again.
 fn rest(tries: u32) {
     if tries < TRIES_AT_ONCE {
-        std::thread::yield_now();
+        thread::yield_now();
         return;
     }
     let longest_us = (8 << tries.min(16)).min(REST_US_MAX);
     // Keys of a new hash are as random as this needs.
     let random = std::hash::RandomState::new().hash_one(tries);
-    std::thread::sleep(Duration::from_micros(random % longest_us));
+    thread::sleep(Duration::from_micros(random % longest_us));
 }

@@ -121,7 +121,7 @@ impl TableBackfill<'_> {
                         drop(progress);
                         if dropped {
                             let total = &self.shared.recorder.merges_dropped;
-                            total.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                            total.fetch_add(1, crate::sync::atomic::Ordering::Relaxed);
                         }
                     }
                     done
