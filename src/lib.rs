@@ -22,6 +22,8 @@
 mod admin;
 mod atomic;
 mod batch;
+#[cfg(feature = "bench")]
+pub mod bench;
 mod catalog;
 pub mod codec;
 #[cfg(any(feature = "sled", feature = "fjall"))]
