@@ -10,9 +10,11 @@ use exuvia::engine::EngineKind;
 use exuvia::{Budget, Durability, Error, Migration, Phase as Found, Result, Store, Table};
 
 use super::doomed::Doomed;
+use super::killing::{Killer, Stage};
 use super::op::{self, Ends, Op, Setup};
 use super::records::*;
 use super::reference::*;
+use super::several::Write;
 
 /// Runs `$call` with the handle's type: a table of the store at a view.
 macro_rules! at_view {
@@ -38,6 +40,11 @@ trait Handle: Send + Sync {
     fn len(&self) -> Result<u64>;
     fn scan(&self, range: (Bound<Key>, Bound<Key>)) -> Box<dyn Scanned>;
     fn plan(&self, plan: exuvia::Plan) -> exuvia::Plan;
+    fn update(&self, key: Key, row: Option<Row>, insert: bool) -> Result<()>;
+    fn swap(&self, key: Key, old: Option<Row>, new: Option<Row>) -> Result<bool>;
+    fn batch(&self, batch: &mut exuvia::Batch, key: Key, row: Option<Row>);
+    fn read_in(&self, tx: &mut exuvia::Transaction, key: Key) -> Result<Option<Row>>;
+    fn write_in(&self, tx: &mut exuvia::Transaction, key: Key, row: Option<Row>) -> Result<()>;
 }
 
 /// A scan; the flag says from which end.
@@ -76,6 +83,33 @@ impl<V: Plain> Handle for Table<Key, V> {
     fn plan(&self, plan: exuvia::Plan) -> exuvia::Plan {
         plan.table(self)
     }
+
+    fn update(&self, key: Key, row: Option<Row>, insert: bool) -> Result<()> {
+        let change = |old: Option<V>| row.filter(|_| insert || old.is_some()).map(V::of);
+        Table::update(self, &key, change).map(drop)
+    }
+
+    fn swap(&self, key: Key, old: Option<Row>, new: Option<Row>) -> Result<bool> {
+        self.compare_and_swap(&key, old.map(V::of).as_ref(), new.map(V::of).as_ref())
+    }
+
+    fn batch(&self, batch: &mut exuvia::Batch, key: Key, row: Option<Row>) {
+        match row {
+            Some(row) => batch.put(self, &key, V::of(row)),
+            None => batch.remove(self, &key),
+        }
+    }
+
+    fn read_in(&self, tx: &mut exuvia::Transaction, key: Key) -> Result<Option<Row>> {
+        Ok(tx.get(self, &key)?.map(|record| record.row()))
+    }
+
+    fn write_in(&self, tx: &mut exuvia::Transaction, key: Key, row: Option<Row>) -> Result<()> {
+        match row {
+            Some(row) => tx.put(self, &key, &V::of(row)),
+            None => tx.remove(self, &key),
+        }
+    }
 }
 
 fn open_handle<V: Plain>(store: &Store, name: &str) -> Result<Arc<dyn Handle>> {
@@ -105,6 +139,17 @@ pub fn answer(read: &Result<Option<Row>>) -> Answer {
 pub enum Medium {
     Memory(Doomed),
     Directory(PathBuf, EngineKind),
+    /// The same, below an engine that kills its own process.
+    Killing(PathBuf, EngineKind, Killer),
+}
+
+impl Medium {
+    /// Says what is under way, to an engine that waits for that.
+    pub fn stage(&self, stage: Stage) {
+        if let Medium::Killing(_, _, killer) = self {
+            killer.stage(stage);
+        }
+    }
 }
 
 /// An open store with its handles.
@@ -113,6 +158,9 @@ pub struct Opened {
     handles: HashMap<(usize, u32), Arc<dyn Handle>>,
     /// The newest version of each table that a handle was opened with.
     pub code: [u32; 2],
+    /// What the last compare-and-swap, and the reads of the last transaction, answered.
+    swapped: Option<bool>,
+    reads: Vec<Option<Row>>,
 }
 
 impl Opened {
@@ -128,12 +176,20 @@ impl Opened {
         let store = match medium {
             Medium::Memory(engine) => options.open_in(Arc::new(engine.clone())),
             Medium::Directory(path, kind) => options.cache_bytes(16 << 20).engine(*kind).open(path),
+            Medium::Killing(path, kind, killer) => {
+                // The directory is made by the store itself; the engine below it then gets between.
+                if !path.join("EXUVIA").exists() {
+                    Store::options().cache_bytes(16 << 20).engine(*kind).open(path)?.close()?;
+                }
+                let engine = kind.open(path.join(kind.name()), 16 << 20)?;
+                options.open_in(killer.over(engine))
+            }
         };
         store.map(Self::of)
     }
 
     pub fn of(store: Store) -> Opened {
-        Opened { store, handles: HashMap::new(), code: [0; 2] }
+        Opened { store, handles: HashMap::new(), code: [0; 2], swapped: None, reads: Vec::new() }
     }
 
     pub fn scan(
@@ -176,6 +232,45 @@ impl Opened {
                 let plan = self.store.migration(&migration_name(*index)).paused();
                 let plan = if *one_way { plan.one_way() } else { plan };
                 handles.iter().fold(plan, |plan, handle| handle.plan(plan)).begin().map(drop)
+            }
+            Op::Update { at: (table, key, view), row, insert } => {
+                self.handle(*table, *view)?.update(*key, *row, *insert)
+            }
+            Op::Swap { at: (table, key, view), old, new } => {
+                self.swapped = Some(self.handle(*table, *view)?.swap(*key, *old, *new)?);
+                Ok(())
+            }
+            Op::Batch { writes } => {
+                let mut batch = self.store.batch();
+                for Write { table, key, view, row } in writes {
+                    self.handle(*table, *view)?.batch(&mut batch, *key, *row);
+                }
+                batch.commit()
+            }
+            Op::Transaction { reads, writes } => {
+                let mut handles = Vec::new();
+                let views = reads.iter().map(|(table, _, view)| (*table, *view));
+                for (table, view) in views.chain(writes.iter().map(|write| (write.table, write.view))) {
+                    handles.push(self.handle(table, view)?);
+                }
+                let (readers, writers) = handles.split_at(reads.len());
+                self.reads = self.store.transaction(|tx| -> Result<Vec<Option<Row>>> {
+                    let mut found = Vec::new();
+                    for (reader, (_, key, _)) in readers.iter().zip(reads) {
+                        found.push(reader.read_in(tx, *key)?);
+                    }
+                    for (writer, write) in writers.iter().zip(writes) {
+                        writer.write_in(tx, write.key, write.row)?;
+                    }
+                    Ok(found)
+                })?;
+                Ok(())
+            }
+            Op::Pause { index, paused: true } => self.migration(*index)?.pause(),
+            Op::Pause { index, paused: false } => self.migration(*index)?.unpause(),
+            Op::Retune { index, pause_us } => {
+                let pause = Duration::from_micros(u64::from(*pause_us));
+                self.migration(*index)?.set_budget(Budget::default().pause_max(pause).core_share(1.0))
             }
             Op::Rollback { index, fenced: false } => self.migration(*index)?.rollback(),
             Op::Rollback { index, fenced: true } => self.migration(*index)?.rollback_fenced(),
@@ -292,6 +387,7 @@ pub struct Outcome {
 
 impl Sut {
     pub fn new(setup: &Setup, medium: Medium) -> Self {
+        medium.stage(Stage::Create);
         let mut opened = Opened::open(&medium, setup).expect("a new store opens");
         for (table, version) in setup.versions.into_iter().enumerate() {
             opened.handle(table, version).expect("a table can be created");
@@ -310,13 +406,14 @@ impl Sut {
     }
 
     /// The store that another process left when it died, which has to be one of the candidates.
-    pub fn found(setup: &Setup, medium: Medium, candidates: Vec<World>) -> Self {
+    /// Answers how many of them are newer than what it is, too.
+    pub fn found(setup: &Setup, medium: Medium, candidates: Vec<World>) -> (Self, usize) {
         let world = World::new(setup.versions);
         let (setup, outcome) = (setup.clone(), Outcome::default());
         let mut sut =
             Sut { setup, medium, opened: None, world, history: Vec::new(), doom: (0, None), outcome };
-        sut.come_back(candidates, false);
-        sut
+        let newer = sut.come_back(candidates, false);
+        (sut, newer)
     }
 
     fn opened(&mut self) -> &mut Opened {
@@ -328,6 +425,8 @@ impl Sut {
         let Some(op) = op::clip(op.clone(), &self.world) else {
             return;
         };
+        self.medium.stage(Stage::of(&op));
+        self.world.time_passes();
         match &op {
             Op::Get { table, key, view } => {
                 let read = self.opened().get(*table, *key, *view);
@@ -354,9 +453,12 @@ impl Sut {
             }
             _ => self.verb(&op),
         }
+        self.world.time_passes();
+        self.medium.stage(Stage::Idle);
     }
 
     fn verb(&mut self, op: &Op) {
+        self.medium.stage(Stage::of(op));
         if let Op::Contract { index, code: true } = op {
             for step in self.world.migrations[*index].steps.clone() {
                 // Refused if a later migration has retired this view; then the contract is refused too.
@@ -365,17 +467,11 @@ impl Sut {
         }
         let made = self.opened().make(op);
         let code = self.opened().code;
+        let swapped = self.opened().swapped.take();
         let plan_in = |world: &World| match op {
-            Op::Put { table, key, view, row } => world.put(*table, *key, *view, *row),
-            Op::Remove { table, key, view } => world.remove(*table, *key, *view),
-            Op::Begin { index, tables, one_way } => world.begin(*index, tables, *one_way),
-            Op::Rollback { index, fenced } => world.rollback(*index, *fenced),
-            Op::Resume { index } => world.resume(*index),
-            Op::Restart { index } => world.restart(*index),
-            Op::Contract { index, .. } => world.contract(*index, code),
-            Op::Abandon { index, keep } => world.abandon(*index, *keep),
+            Op::Swap { at, old, new } => world.swap(*at, *old, *new, swapped),
             Op::Flush => Plan { refusals: Vec::new(), after: Some(world.clone()), between: Vec::new() },
-            _ => unreachable!("{op:?}"),
+            _ => op::plan(world, op, code).unwrap_or_else(|| unreachable!("{op:?}")),
         };
         let plan = plan_in(&self.world);
         if self.died(self.in_flight(plan_in)) {
@@ -384,9 +480,17 @@ impl Sut {
         match (made, plan.after) {
             (Ok(()), Some(after)) => {
                 self.outcome.made = true;
-                self.world = after;
-                let durable = self.setup.every_write || !matches!(op, Op::Put { .. } | Op::Remove { .. });
-                self.remember(durable);
+                let before = std::mem::replace(&mut self.world, after);
+                if let Op::Transaction { reads, .. } = op {
+                    let found = std::mem::take(&mut self.opened().reads);
+                    for ((table, key, view), found) in reads.iter().zip(found) {
+                        let expected = before.read(*table, *key, *view);
+                        let fits = expected.contains(&answer(&Ok(found)));
+                        assert!(fits, "a transaction read {found:?} of key {key} and not {expected:?}");
+                    }
+                }
+                let durable = !op.is_write() && !matches!(op, Op::Retune { .. });
+                self.remember(self.setup.every_write || durable);
             }
             (Ok(()), None) => panic!("{op:?} was made and had to be refused: {:?}", plan.refusals),
             (Err(e), _) => {
@@ -506,8 +610,8 @@ impl Sut {
             let opened = self.opened();
             let stepped = opened.migration(index).and_then(|migration| migration.step(records));
             let code = opened.code;
-            let refused = self.world.step_refused(index, code);
             let before = self.world.migrations[index].clone();
+            let refused = self.world.step_refused(index, code) || !before.paused;
             if !refused {
                 self.world.stepped(index, records, false);
             }
@@ -554,6 +658,7 @@ impl Sut {
     /// The background worker, from unpause to pause.
     fn background(&mut self, index: usize) {
         let start = self.world.pause(index, false);
+        self.medium.stage(Stage::Unpause);
         let made = self.opened().migration(index).and_then(|migration| migration.unpause());
         if self.died(self.in_flight(|world| world.pause(index, false))) {
             return;
@@ -566,6 +671,7 @@ impl Sut {
         self.world = running;
         self.remember(true);
         self.world.stepped(index, usize::MAX, false);
+        self.medium.stage(Stage::Worker);
         let opened = self.opened();
         let code = opened.code;
         let waited = opened.migration(index).and_then(|migration| migration.wait());
@@ -575,6 +681,7 @@ impl Sut {
         assert_eq!(waited.is_err(), self.world.step_refused(index, code), "{waited:?}");
         let complete = waited.is_ok();
         let stop = self.world.pause(index, true);
+        self.medium.stage(Stage::Pause);
         let made = self.opened().migration(index).and_then(|migration| migration.pause());
         if self.died(self.in_flight(|world| world.pause(index, true))) {
             return;
@@ -590,11 +697,13 @@ impl Sut {
     }
 
     fn reopen(&mut self) {
+        self.medium.stage(Stage::Close);
         self.opened = None;
         if self.died(Vec::new()) {
             return;
         }
         self.remember(true);
+        self.medium.stage(Stage::Open);
         let opened = Opened::open(&self.medium, &self.setup);
         if let Ok(opened) = &opened {
             opened.settle();
@@ -645,7 +754,8 @@ impl Sut {
     }
 
     /// Opens what a crash left and finds out which of the candidates it is.
-    pub fn come_back(&mut self, mut candidates: Vec<World>, any: bool) {
+    /// Answers how many of them are newer than it.
+    pub fn come_back(&mut self, mut candidates: Vec<World>, any: bool) -> usize {
         if any {
             candidates = by_frame(candidates);
         }
@@ -663,9 +773,14 @@ impl Sut {
         let seen = see(&mut opened, self.setup.keys);
         let mut why = Vec::new();
         let mut fitting = Vec::new();
+        let mut newer = 0;
         for mut world in candidates {
+            newer += 1;
             match seen.fit(&mut world) {
-                None => fitting.push(world),
+                None => {
+                    fitting.push(world);
+                    newer = 0;
+                }
                 Some(reason) => why.push(reason),
             }
         }
@@ -690,13 +805,23 @@ impl Sut {
         self.opened = Some(Opened::open(&self.medium, &self.setup).expect("a closed store opens"));
         self.history.clear();
         self.remember(true);
+        newer
     }
 
     fn verify(&mut self) {
         let store = &self.opened().store;
         let (report, ledger) = (store.verify(), store.ledger());
+        let inventories = store.inventory();
         if self.died(Vec::new()) {
             return;
+        }
+        for inventory in inventories.expect("an inventory") {
+            let table = TABLES.iter().position(|name| *name == inventory.table).expect("a table of ours");
+            if let Some(live) = self.world.live(table) {
+                let counted: u64 = inventory.records.values().sum();
+                assert_eq!(counted, live, "the inventory does not add up: {inventory:?}");
+            }
+            assert_eq!(inventory.damaged, 0, "{inventory:?}");
         }
         let report = report.expect("a report");
         assert!(report.is_clean(), "{:?}", report.damage);

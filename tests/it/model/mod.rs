@@ -22,11 +22,14 @@
 
 mod doomed;
 mod found;
+mod killing;
 mod machine;
 mod op;
-mod process;
+mod points;
+pub mod process;
 mod records;
 mod reference;
+mod several;
 mod threads;
 
 use std::cell::Cell;
@@ -49,7 +52,16 @@ fn cases(default: u32) -> u32 {
 /// Runs random cases; a failure is shrunk and printed as the regression test that it should become.
 fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
     let seed = seed();
-    let cases = cases(default);
+    if let Some(failure) = find_failure::<CRASHES>(seed, cases(default), medium) {
+        // Rare ones must not go with the terminal.
+        let kept = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("model-{seed}.txt"));
+        let _it_is_printed_too = std::fs::write(&kept, &failure);
+        panic!("seed {seed} (kept in {}): {failure}", kept.display());
+    }
+}
+
+/// The first failure of so many cases, shrunk.
+fn find_failure<const CRASHES: bool>(seed: u64, cases: u32, medium: impl Fn() -> Medium) -> Option<String> {
     let config = Config {
         cases,
         failure_persistence: None,
@@ -58,7 +70,7 @@ fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
         ..Config::default()
     };
     let strategy = Machine::<CRASHES>::sequential_strategy(1..80);
-    let failure = quietly(|| {
+    quietly(|| {
         let result = runner(config, seed).run(&strategy, |(drawn, ops, seen)| {
             replay(&drawn.setup, medium(), &ops, || {
                 if let Some(seen) = &seen {
@@ -76,13 +88,23 @@ fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
             }
             Err(other) => Some(other.to_string()),
         }
-    });
-    if let Some(failure) = failure {
-        // Rare ones must not go with the terminal.
-        let kept = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("model-{seed}.txt"));
-        let _it_is_printed_too = std::fs::write(&kept, &failure);
-        panic!("seed {seed} (kept in {}): {failure}", kept.display());
+    })
+}
+
+/// For long runs: so many cases of a seed, on `memory` (with losses of power), `sled` or `fjall`.
+///
+/// # Errors
+/// Another engine.
+#[allow(dead_code, reason = "of the long form, tests/torture.rs")]
+pub fn campaign(engine: &str, seed: u64, cases: u32) -> Result<Option<String>, String> {
+    if engine == "memory" {
+        return Ok(find_failure::<true>(seed, cases, in_memory));
     }
+    let kind = EngineKind::from_name(engine).ok_or_else(|| format!("there is no engine {engine:?}"))?;
+    let root = scratch(&format!("campaign-{engine}"));
+    let failure = find_failure::<false>(seed, cases, directories(&root, kind));
+    drop(std::fs::remove_dir_all(root));
+    Ok(failure)
 }
 
 fn runner(config: Config, seed: u64) -> TestRunner {
@@ -148,15 +170,20 @@ fn memory_with_crashes() {
     run::<true>(120, in_memory);
 }
 
-/// Crashes of an engine with files are those of `process`.
-fn on_disk(kind: EngineKind) {
-    let root = scratch(kind.name());
+/// A directory for each case; the last one's is removed.
+fn directories(root: &std::path::Path, kind: EngineKind) -> impl Fn() -> Medium {
     let number = Cell::new(0);
-    run::<false>(6, || {
+    move || {
         drop(std::fs::remove_dir_all(root.join(number.get().to_string())));
         number.set(number.get() + 1);
         Medium::Directory(root.join(number.get().to_string()), kind)
-    });
+    }
+}
+
+/// Crashes of an engine with files are those of `process`.
+fn on_disk(kind: EngineKind) {
+    let root = scratch(kind.name());
+    run::<false>(6, directories(&root, kind));
     drop(std::fs::remove_dir_all(root));
 }
 

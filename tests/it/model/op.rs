@@ -4,7 +4,8 @@ use exuvia::NewWrites;
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use super::reference::{Key, NEWEST, Phase, Plan, Row, World};
+use super::reference::{Answer, Key, NEWEST, Phase, Plan, Row, World};
+use super::several::{At, Write};
 
 /// How a scan is read.
 #[derive(Debug, Clone)]
@@ -27,6 +28,27 @@ pub enum Op {
         table: usize,
         key: Key,
         view: u32,
+    },
+    /// A record that is there becomes this one (or goes); an absent one too if `insert`.
+    Update {
+        at: At,
+        row: Option<Row>,
+        insert: bool,
+    },
+    /// Compare-and-swap.
+    Swap {
+        at: At,
+        old: Option<Row>,
+        new: Option<Row>,
+    },
+    /// A batch.
+    Batch {
+        writes: Vec<Write>,
+    },
+    /// A transaction.
+    Transaction {
+        reads: Vec<At>,
+        writes: Vec<Write>,
     },
     Get {
         table: usize,
@@ -63,6 +85,16 @@ pub enum Op {
     /// Lets the background worker run until the backfill is complete.
     Background {
         index: usize,
+    },
+    /// Lets the background worker run beside what follows, or stops it.
+    Pause {
+        index: usize,
+        paused: bool,
+    },
+    /// Another budget.
+    Retune {
+        index: usize,
+        pause_us: u16,
     },
     Rollback {
         index: usize,
@@ -101,6 +133,15 @@ pub enum Op {
 }
 
 impl Op {
+    /// Whether it changes records and nothing else.
+    pub fn is_write(&self) -> bool {
+        use Op::{Batch, Put, Remove, Swap, Transaction, Update};
+        matches!(
+            self,
+            Put { .. } | Remove { .. } | Update { .. } | Swap { .. } | Batch { .. } | Transaction { .. }
+        )
+    }
+
     pub fn writes(keep: bool) -> NewWrites {
         if keep { NewWrites::Keep } else { NewWrites::Discard }
     }
@@ -246,6 +287,40 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
     });
     let remove =
         (views.clone(), key.clone()).prop_map(|((table, view), key)| Op::Remove { table, key, view });
+    let at = (views.clone(), key.clone()).prop_map(|((table, view), key)| (table, key, view));
+    let update = (at.clone(), prop::option::weighted(0.8, fields()), any::<bool>());
+    let update = update.prop_map(|(at, fields, insert)| {
+        let row = fields.map(|fields| row(at.0, at.2, fields));
+        Op::Update { at, row, insert }
+    });
+    let seen = world.clone();
+    let swap = (at.clone(), prop::bool::weighted(0.8), fields(), prop::option::weighted(0.8, fields()));
+    let swap = swap.prop_map(move |(at, fits, old, new)| {
+        let old = match seen.read(at.0, at.1, at.2).first() {
+            Some(Answer::Found(row)) if fits => Some(*row),
+            Some(Answer::Absent) if fits => None,
+            _ => Some(row(at.0, at.2, old)),
+        };
+        Op::Swap { at, old, new: new.map(|fields| row(at.0, at.2, fields)) }
+    });
+    let write =
+        (at.clone(), prop::option::weighted(0.8, fields())).prop_map(|((table, key, view), fields)| {
+            let row = fields.map(|fields| row(table, view, fields));
+            Write { table, key, view, row }
+        });
+    let writes = prop::collection::vec(write, 1..6).prop_map(|mut writes| {
+        // Each key once: what two writes of one key come to is not what this is about.
+        let mut known = Vec::new();
+        writes.retain(|write| {
+            let new = !known.contains(&(write.table, write.key));
+            known.push((write.table, write.key));
+            new
+        });
+        writes
+    });
+    let batch = writes.clone().prop_map(|writes| Op::Batch { writes });
+    let transaction = (prop::collection::vec(at, 0..3), writes)
+        .prop_map(|(reads, writes)| Op::Transaction { reads, writes });
     let get = (views.clone(), key.clone()).prop_map(|((table, view), key)| Op::Get { table, key, view });
     let scan = (views.clone(), key.clone(), 0..=keys, any::<bool>(), ends);
     let scan = scan.prop_map(|((table, view), from, to, inclusive, ends)| Op::Scan {
@@ -260,6 +335,10 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
     let mut choices: Vec<(u32, BoxedStrategy<Op>)> = vec![
         (24, put.boxed()),
         (6, remove.boxed()),
+        (4, update.boxed()),
+        (3, swap.boxed()),
+        (3, batch.boxed()),
+        (3, transaction.boxed()),
         (10, get.boxed()),
         (6, scan.boxed()),
         (2, len.boxed()),
@@ -279,21 +358,30 @@ pub fn ops(state: &Drawn, crashes: bool) -> BoxedStrategy<Op> {
     proptest::strategy::Union::new_weighted(choices).boxed()
 }
 
+/// What an operation may come to; `None` if it is neither a write nor a verb.
+pub fn plan(world: &World, op: &Op, code: [u32; 2]) -> Option<Plan> {
+    Some(match op {
+        Op::Put { table, key, view, row } => world.put(*table, *key, *view, *row),
+        Op::Remove { table, key, view } => world.remove(*table, *key, *view),
+        Op::Update { at, row, insert } => world.update(*at, *row, *insert),
+        Op::Swap { at, old, new } => world.swap(*at, *old, *new, None),
+        Op::Batch { writes } => world.several(&[], writes),
+        Op::Transaction { reads, writes } => world.several(reads, writes),
+        Op::Begin { index, tables, one_way } => world.begin(*index, tables, *one_way),
+        Op::Pause { index, paused } => world.pause(*index, *paused),
+        Op::Retune { index, .. } => world.retune(*index),
+        Op::Rollback { index, fenced } => world.rollback(*index, *fenced),
+        Op::Resume { index } => world.resume(*index),
+        Op::Restart { index } => world.restart(*index),
+        Op::Contract { index, .. } => world.contract(*index, code),
+        Op::Abandon { index, keep } => world.abandon(*index, *keep),
+        _ => return None,
+    })
+}
+
 /// The world after an operation if nothing is lost and every doubt ends well.
 pub fn assume(world: &World, op: &Op) -> World {
-    let code = NEWEST;
-    let plan: Option<Plan> = match op {
-        Op::Put { table, key, view, row } => Some(world.put(*table, *key, *view, *row)),
-        Op::Remove { table, key, view } => Some(world.remove(*table, *key, *view)),
-        Op::Begin { index, tables, one_way } => Some(world.begin(*index, tables, *one_way)),
-        Op::Rollback { index, fenced } => Some(world.rollback(*index, *fenced)),
-        Op::Resume { index } => Some(world.resume(*index)),
-        Op::Restart { index } => Some(world.restart(*index)),
-        Op::Contract { index, .. } => Some(world.contract(*index, code)),
-        Op::Abandon { index, keep } => Some(world.abandon(*index, *keep)),
-        _ => None,
-    };
-    let mut after = plan.and_then(|plan| plan.after).unwrap_or_else(|| world.clone());
+    let mut after = plan(world, op, NEWEST).and_then(|plan| plan.after).unwrap_or_else(|| world.clone());
     match op {
         Op::Step { index, records } => after.stepped(*index, *records, false),
         Op::Finish { index, .. } | Op::Background { index }
@@ -315,6 +403,8 @@ pub fn clip(mut op: Op, world: &World) -> Option<Op> {
         Op::Step { index, .. }
         | Op::Finish { index, .. }
         | Op::Background { index }
+        | Op::Pause { index, .. }
+        | Op::Retune { index, .. }
         | Op::Rollback { index, .. }
         | Op::Resume { index }
         | Op::Restart { index }

@@ -305,8 +305,19 @@ impl World {
 
     /// Forgets what this answer excludes; `false` if it excludes everything.
     pub fn narrow(&mut self, table: usize, key: Key, view: u32, answer: &Answer) -> bool {
+        self.keep_cells(table, key, view, |possible| possible == answer)
+    }
+
+    /// Forgets what can have no such answer; `false` if that is everything.
+    pub fn keep_cells(
+        &mut self,
+        table: usize,
+        key: Key,
+        view: u32,
+        answer: impl Fn(&Answer) -> bool,
+    ) -> bool {
         let mut cells = self.cells(table, key);
-        cells.retain(|cell| self.read_cell(table, view, *cell).contains(answer));
+        cells.retain(|cell| self.read_cell(table, view, *cell).iter().any(&answer));
         if cells.is_empty() {
             return false;
         }
@@ -407,6 +418,44 @@ impl World {
             kept.extend(self.brought_forward(table, step, over, old).map(Some));
         }
         Ok(kept.into_iter().map(|last| (Over::From { old: row, last }, base)).collect())
+    }
+
+    fn remove_cell(&self, table: usize, view: u32, (_, base): Cell) -> Result<Vec<Cell>, Refusal> {
+        self.may_write(table, view)?;
+        let removed =
+            if self.rewriting(table).is_some() { (Over::Removed, base) } else { (Over::Base, None) };
+        Ok(vec![removed])
+    }
+
+    /// Reads a record and writes what `change` makes of the answer: nothing (`None`), a record or its removal.
+    pub fn each_cell(
+        &self,
+        table: usize,
+        key: Key,
+        view: u32,
+        change: impl Fn(&Answer) -> Option<Option<Row>>,
+    ) -> Plan {
+        let (mut refusals, mut cells) = (Vec::new(), Vec::new());
+        for cell in self.cells(table, key) {
+            for answer in self.read_cell(table, view, cell) {
+                let written = match (&answer, change(&answer)) {
+                    (Answer::Refused(refusal), _) => Err(*refusal),
+                    (_, None) => Ok(vec![cell]),
+                    (_, Some(Some(row))) => self.put_cell(table, view, row, cell),
+                    (_, Some(None)) => self.remove_cell(table, view, cell),
+                };
+                match written {
+                    Ok(after) => cells.extend(after),
+                    Err(refusal) => refusals.push(refusal),
+                }
+            }
+        }
+        let after = (!cells.is_empty()).then(|| {
+            let mut after = self.clone();
+            after.set_cells(table, key, &cells);
+            after
+        });
+        Plan { refusals, after, between: Vec::new() }
     }
 
     /// A put: what it may be refused with, and the world after it if it may be made.
@@ -532,11 +581,12 @@ impl World {
     pub fn contract(&self, index: usize, code: [u32; 2]) -> Plan {
         let migration = &self.migrations[index];
         let lacks = self.lacks_code(index, code);
-        if migration.phase != Phase::Forward || migration.copied == Sure::No || lacks {
+        let behind = migration.copied == Sure::No && migration.paused;
+        if migration.phase != Phase::Forward || behind || lacks {
             return Plan::refused(Refusal::State);
         }
         let mut after = self.clone();
-        let mut perhaps = migration.copied == Sure::Perhaps;
+        let mut perhaps = migration.copied != Sure::Yes;
         for step in &migration.steps {
             let Step { table, from: _, to, light } = *step;
             for key in self.keys(table).into_iter().filter(|_| !light) {
@@ -606,6 +656,38 @@ impl World {
         after.migrations[index].paused = paused;
         after.noted(if paused { "pause" } else { "unpause" }, index);
         Plan::made(after)
+    }
+
+    /// Only what a step does changes with the budget.
+    pub fn retune(&self, index: usize) -> Plan {
+        match self.pause(index, false) {
+            Plan { after: None, refusals, between } => Plan { after: None, refusals, between },
+            _ => Plan::made(self.clone()),
+        }
+    }
+
+    /// A background that is not paused may have come to its end at any time.
+    pub fn time_passes(&mut self) {
+        for migration in &mut self.migrations {
+            if !migration.paused && migration.phase == Phase::Forward && migration.copied == Sure::No {
+                migration.copied = Sure::Perhaps;
+            }
+        }
+    }
+
+    /// How many records the inventory must count, if that is certain.
+    pub fn live(&self, table: usize) -> Option<u64> {
+        let view = self.tables[table].stored;
+        let mut live = 0;
+        for key in self.keys(table) {
+            let answers = self.read(table, key, view);
+            let absent = answers.iter().filter(|answer| **answer == Answer::Absent).count();
+            if absent != 0 && absent != answers.len() {
+                return None;
+            }
+            live += u64::from(absent == 0);
+        }
+        Some(live)
     }
 
     /// Whether `step` has to be refused.
