@@ -48,7 +48,8 @@ enum When {
 enum Action {
     Run(Box<dyn FnOnce() + Send>),
     Fail(EngineErrorKind),
-    /// This call and all after it fail with an error of this kind.
+    /// This call and all after it fail with an error of this kind; before long the engine gives up, or a worker
+    /// would try again for ever.
     FailOn(EngineErrorKind),
     /// This call and all after it fail: the process is dead to its disk.
     Die,
@@ -73,7 +74,8 @@ struct Hooks {
     page_max: AtomicU64,
     commit_max: AtomicU64,
     dead: AtomicBool,
-    failing: Mutex<Option<EngineErrorKind>>,
+    /// With what, and how often still before the engine gives up.
+    failing: Mutex<Option<(EngineErrorKind, u32)>>,
     /// The first call that was made to fail.
     failed: Mutex<Option<(Call, String)>>,
     /// Conditional writes until one is answered by a conflict; 0: none will be.
@@ -120,8 +122,12 @@ impl Hooks {
         if self.dead.load(Ordering::SeqCst) {
             return Err(EngineError::new(EngineErrorKind::Poisoned, "the process is dead to its disk"));
         }
-        match *self.failing.lock().unwrap() {
-            Some(kind) => Err(EngineError::new(kind, "injected, again")),
+        match &mut *self.failing.lock().unwrap() {
+            Some((kind, left)) => {
+                let kind = if *left == 0 { EngineErrorKind::Poisoned } else { *kind };
+                *left = left.saturating_sub(1);
+                Err(EngineError::new(kind, "injected, again"))
+            }
             None => Ok(()),
         }
     }
@@ -141,7 +147,7 @@ impl Hooks {
             match action {
                 Action::Run(run) => run(),
                 Action::Fail(kind) => return Err(EngineError::new(kind, "injected")),
-                Action::FailOn(kind) => *self.failing.lock().unwrap() = Some(kind),
+                Action::FailOn(kind) => *self.failing.lock().unwrap() = Some((kind, 3)),
                 Action::Die => self.dead.store(true, Ordering::SeqCst),
             }
         }
@@ -174,7 +180,7 @@ impl Hooks {
             IN_WATCHER.set(false);
         }
         let result = run()?;
-        self.act(self.take(When::After, call, trees, key))?;
+        self.note(call, trees, self.act(self.take(When::After, call, trees, key)))?;
         Ok(result)
     }
 }
@@ -195,6 +201,11 @@ struct HookTree {
 impl HookEngine {
     pub fn new(inner: MemoryEngine) -> Self {
         Self { inner: Mirror::of(inner), hooks: Arc::default() }
+    }
+
+    /// Over an engine with files, with what its directory holds.
+    pub fn on_disk(kind: exuvia::engine::EngineKind, directory: &std::path::Path) -> Self {
+        Self { inner: Mirror::on_disk(kind, directory), hooks: Arc::default() }
     }
 
     /// How many engines and trees of this engine somebody holds.
@@ -257,6 +268,11 @@ impl HookEngine {
     pub fn fail_with(&self, nth: u64, kind: EngineErrorKind, on: bool) {
         let action = if on { Action::FailOn(kind) } else { Action::Fail(kind) };
         self.rule(When::Before, None, "*", None, nth, action);
+    }
+
+    /// Lets the `nth` call of any kind be done, and answer that it failed.
+    pub fn fail_any_after(&self, nth: u64, kind: EngineErrorKind) {
+        self.rule(When::After, None, "*", None, nth, Action::Fail(kind));
     }
 
     /// Answers the `nth` commit with checks, or compare-and-swap of a value, by a conflict; 0: none

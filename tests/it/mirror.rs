@@ -25,7 +25,7 @@ pub struct Mirror {
 struct Beside {
     engine: Arc<dyn Engine>,
     // Removed after the engine is closed.
-    _scratch: Scratch,
+    _scratch: Option<Scratch>,
     /// One write at a time, so that both have them in one order.
     turn: Mutex<()>,
 }
@@ -52,9 +52,24 @@ impl Mirror {
                 let tree = engine.tree(&name).unwrap();
                 page.iter().for_each(|(key, value)| tree.put(key, value).unwrap());
             }
-            Arc::new(Beside { engine, _scratch: scratch, turn: Mutex::default() })
+            Arc::new(Beside { engine, _scratch: Some(scratch), turn: Mutex::default() })
         });
         Self { memory, beside }
+    }
+
+    /// Of what an engine's directory holds; it stays there.
+    pub fn on_disk(kind: EngineKind, directory: &std::path::Path) -> Self {
+        let memory = MemoryEngine::recording();
+        let engine = kind.open(directory, 16 << 20).unwrap();
+        for name in engine.trees().unwrap() {
+            let mut page = Page::new();
+            let tree = engine.tree(&name).unwrap();
+            tree.scan((Unbounded, Unbounded), false, usize::MAX, &mut page).unwrap();
+            let copy = memory.tree(&name).unwrap();
+            page.iter().for_each(|(key, value)| copy.put(key, value).unwrap());
+        }
+        let beside = Beside { engine, _scratch: None, turn: Mutex::default() };
+        Self { memory, beside: Some(Arc::new(beside)) }
     }
 
     /// A call that changes something, on both.
