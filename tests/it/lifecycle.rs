@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{NewWrites, Phase, Store, Table};
+use exuvia::{Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table};
+use parking_lot::Mutex;
 
 use crate::types::*;
 
@@ -82,4 +83,40 @@ fn abandon_keeps_or_discards() {
         again.contract().unwrap().execute().unwrap();
         assert_eq!(new.len().unwrap(), 300);
     }
+}
+
+/// Holds up whoever closes a migration, right after the new state is in force.
+#[derive(Default)]
+struct Door(Mutex<()>);
+
+impl Observer for Door {
+    fn state_change(&self, entry: &LedgerEntry) {
+        if entry.what == "abandon" {
+            drop(self.0.lock());
+        }
+    }
+}
+
+/// Found by the model: `abandon` had answered, and a verb after it was told of a conflict.
+#[test]
+fn after_an_abandon_that_answered_a_verb_is_told_that_the_migration_is_closed() {
+    let door = Arc::new(Door::default());
+    let options = Store::options().observer(Arc::clone(&door) as Arc<dyn Observer>);
+    let store = options.open_in(Arc::new(MemoryEngine::new())).unwrap();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    fill(&old, 3);
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    let migration = store.migration("split").table(&new).begin().unwrap();
+    migration.rollback().unwrap();
+    let held = door.0.lock();
+    // Folding is the worker's, which is held up now; it does not hold up this thread.
+    migration.abandon(NewWrites::Keep).unwrap().execute().unwrap();
+    let restart = std::thread::scope(|scope| {
+        let restart = scope.spawn(|| migration.restart());
+        // A verb that waits for the worker must not wait for ever.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        drop(held);
+        restart.join().unwrap()
+    });
+    assert!(matches!(restart, Err(Error::State { .. })), "{restart:?}");
 }
