@@ -212,6 +212,10 @@ impl Catalog {
     }
 
     pub(crate) fn new_id(&mut self) -> u64 {
+        if crate::seeded::bug(crate::seeded::Bug::GenerationReused) {
+            let ids = self.tables.values().flat_map(|t| t.generations.iter().map(|g| g.id).chain([t.id]));
+            self.next_id = 1 + ids.max().unwrap_or_default();
+        }
         let id = self.next_id;
         self.next_id += 1;
         id

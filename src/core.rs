@@ -14,6 +14,7 @@ use crate::ledger::{self, Event};
 use crate::migration::{Run, Sweeper};
 use crate::options::Durability;
 use crate::route::{Fence, Kind, Open, Route, TableState};
+use crate::seeded::{Bug, bug};
 use crate::shape::KeyType;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
@@ -210,8 +211,16 @@ impl Core {
         let Change { event, flips, result } = decide(&mut next)?;
         next.revision += 1;
         let subject = event.subject.clone();
+        let flips = if bug(Bug::FlipBeforeCommit) {
+            self.flip(flips);
+            Vec::new()
+        } else {
+            flips
+        };
         let duration_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        ledger::append(&mut next, event, now_ms(), duration_us)?;
+        if !bug(Bug::LedgerForgotten) {
+            ledger::append(&mut next, event, now_ms(), duration_us)?;
+        }
         let bytes = next.to_bytes()?;
         self.shared.check_size(catalog::KEY, &bytes)?;
         let tree = self.shared.engine.tree(catalog::TREE)?;
@@ -219,7 +228,9 @@ impl Core {
         if !swapped.map_err(|e| self.unknown(e.into()))? {
             return Err(Error::Conflict { subject });
         }
-        self.shared.flush()?;
+        if !bug(Bug::CloseUnflushed) {
+            self.shared.flush()?;
+        }
         published.catalog = next;
         published.bytes = bytes;
         self.flip(flips);

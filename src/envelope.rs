@@ -156,6 +156,7 @@ pub(crate) fn parse(key: &[u8], bytes: &[u8]) -> Result<Header, Damage> {
 
 #[inline]
 fn checksum(key: &[u8], body: &[u8]) -> u32 {
+    let key = if crate::seeded::bug(crate::seeded::Bug::KeyUnchecked) { &[] } else { key };
     crc32c::crc32c_append(crc32c::crc32c(key), body)
 }
 

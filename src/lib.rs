@@ -60,6 +60,7 @@ mod quarantine;
 mod resolve;
 mod route;
 mod scan;
+mod seeded;
 pub mod shape;
 mod snapshot;
 mod stats;

@@ -13,6 +13,7 @@ use crate::lineage::{CastFailure, FailureKind, Stored};
 use crate::lookup::{Direct, Held, Lookup};
 use crate::resolve::{self, Form, Side};
 use crate::route::{Fence, Found, Kind, NamedTree, Open, Route, TableState};
+use crate::seeded::{Bug, bug};
 
 /// A typed record, as the byte level sees it.
 pub(crate) trait Encoder {
@@ -169,7 +170,7 @@ impl TableState {
         } else {
             self.gated(epoch, waited, || tree.delete(key))?.is_some()
         };
-        if made && *backlog {
+        if made && *backlog && !bug(Bug::BacklogForgotten) {
             self.backlog.push(key);
         }
         Ok(made)
@@ -214,6 +215,9 @@ impl TableState {
         self.shared.check_size(key, &[])?;
         match rule(self, route, view)? {
             Rule::Settled { tree, .. } => Ok(Sealed::plain(tree, None)),
+            Rule::To(open) | Rule::From(open) if bug(Bug::TombstoneDropped) => {
+                Ok(Sealed::plain(&open.overlay, None))
+            }
             Rule::To(open) | Rule::From(open) => {
                 Ok(Sealed::plain(&open.overlay, Some(envelope::tombstone(key, view.min(open.to)))))
             }
@@ -295,7 +299,7 @@ impl TableState {
         let last = as_stored(&last);
         record.validate(route.active, last).map_err(|e| self.cast_failed(key, e))?;
         let mut value = Vec::with_capacity(384);
-        if open.one_way {
+        if open.one_way || bug(Bug::DowncastForgotten) {
             envelope::start(&mut value, Flags::NONE, open.to);
             record.encode(open.to, None, &mut value).map_err(|e| self.cast_failed(key, e))?;
         } else {
@@ -329,6 +333,7 @@ impl TableState {
         // A damaged entry holds nothing that could be kept, and to overwrite it is what its readers are told to do.
         let entry = old.clone().and_then(|value| Entry::parse(key, value).ok());
         let kept = entry.as_ref().and_then(|entry| resolve::kept_by_from_writer(entry, open.from, open.to));
+        let kept = kept.filter(|_| !bug(Bug::CompanionForgotten));
         let value = envelope::seal(key, Flags::NONE, open.from, &main, kept);
         self.shared.check_size(key, &value)?;
         Ok(Sealed { on: Some(old), backlog: true, ..Sealed::plain(&open.overlay, Some(value)) })

@@ -10,6 +10,7 @@ use crate::flusher::Flusher;
 use crate::gate::Gate;
 use crate::options::{Durability, Settings};
 use crate::route::NamedTree;
+use crate::seeded::{Bug, bug};
 use crate::stats::Recorder;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, Ordering};
@@ -96,6 +97,9 @@ impl Shared {
     }
 
     pub(crate) fn flush(&self) -> Result<()> {
+        if bug(Bug::FlushSkipped) {
+            return Ok(());
+        }
         let result = self.flusher.flush();
         if let Err(e) = &result {
             self.poison(&e.to_string());

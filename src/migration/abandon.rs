@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::{Migration, Run, worker};
 use crate::route::Frontier;
+use crate::seeded::{Bug, bug};
 use crate::stats::Activity;
 use crate::sync::Instant;
 
@@ -83,6 +84,9 @@ impl AbandonPlan {
     }
 
     fn begin_folding(&self, core: &Core, started: Instant) -> Result<()> {
+        if bug(Bug::FoldUnannounced) {
+            return self.fold_unannounced(core);
+        }
         let name = self.run.name.as_str();
         core.change(started, |catalog| {
             let entry = catalog.migration_mut(name)?;
@@ -98,6 +102,16 @@ impl AbandonPlan {
         })?;
         self.run.set_activity(Activity::Fold);
         Ok(())
+    }
+
+    /// [`Bug::FoldUnannounced`].
+    fn fold_unannounced(&self, core: &Core) -> Result<()> {
+        let meter = core.shared.recorder.background();
+        for table in &self.run.tables {
+            super::fold::fold_table(&self.run, table, &meter)?;
+        }
+        let event = self.migration.event("abandon");
+        close_at_from(core, &self.run, Instant::now(), event, Phase::RolledBack)
     }
 }
 

@@ -28,6 +28,7 @@ use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
 use crate::quarantine;
 use crate::route::{Frontier, Kind, Open, Route};
+use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
 use crate::sync::{Instant, thread};
 
@@ -116,6 +117,9 @@ impl<'a> TableBackfill<'a> {
     ) -> Result<bool> {
         let (end, took) = meter.call(|| tree.scan((lower, Bound::Unbounded), false, limit, page));
         self.calls.push(took);
+        if end.is_err() && bug(Bug::ScanErrorSwallowed) {
+            return Ok(true);
+        }
         Ok(end?)
     }
 
@@ -148,6 +152,11 @@ impl<'a> TableBackfill<'a> {
                 let mut page = Page::with_capacity(PAGE_RECORDS);
                 self.page_end = self.scan(meter, &*open.base.tree, lower, PAGE_RECORDS, &mut page)?;
                 self.page = page.into();
+                if let Some((key, _)) = self.page.back()
+                    && bug(Bug::FrontierEarly)
+                {
+                    self.table.state.set_frontier(Frontier::After(key.to_vec()));
+                }
                 continue;
             }
             let Some((key, value)) = self.page.pop_front() else {
@@ -216,6 +225,9 @@ impl<'a> TableBackfill<'a> {
         match derived {
             Ok(value) => {
                 let overlay = Arc::clone(&open.overlay.tree);
+                if bug(Bug::InsertUnchecked) {
+                    return Ok(self.call(meter, route, || overlay.put(key, &value))?.map(|()| false));
+                }
                 let inserted = self.call(meter, route, || overlay.insert_if_absent(key, &value))?;
                 Ok(inserted.map(|_| false))
             }
@@ -247,7 +259,7 @@ impl<'a> TableBackfill<'a> {
         let tree = quarantine_tree(&self.table.state.name);
         let checks = [Check { tree: overlay.clone(), key: key.to_vec(), expected: old.map(<[u8]>::to_vec) }];
         let mut writes = [
-            Write { tree, key: key.to_vec(), value: poison },
+            Write { tree, key: key.to_vec(), value: poison.filter(|_| !bug(Bug::ReasonForgotten)) },
             Write { tree: overlay, key: key.to_vec(), value: entry },
         ];
         if reason.is_none() {
@@ -264,7 +276,7 @@ impl<'a> TableBackfill<'a> {
         let Some((ticket, cursor)) = self.table.unsaved.lock().clone() else {
             return Ok(());
         };
-        if !self.shared.flusher.is_durable(ticket) {
+        if !self.shared.flusher.is_durable(ticket) && !bug(Bug::CursorEarly) {
             self.shared.flusher.touch();
             return Ok(());
         }

@@ -21,6 +21,7 @@ use crate::migration::run::{Run, RunTable, Waiting};
 use crate::migration::worker;
 use crate::resolve::{self, Form, Side};
 use crate::route::{Kind, Open, Route};
+use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
 use crate::sync::{Instant, thread};
 use crate::write::fold_commit;
@@ -61,10 +62,10 @@ fn fold(core: &Arc<Core>, run: &Run, meter: &BackgroundMeter) -> Result<()> {
 }
 
 /// Moves everything; answers the number of records that were moved.
-fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u64> {
+pub(super) fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u64> {
     let state = &table.state;
     let route = state.route_owned();
-    let Kind::Folding(open) = &route.kind else {
+    let (Kind::Folding(open) | Kind::Open(open)) = &route.kind else {
         return Ok(0);
     };
     let mut moved = 0;
@@ -141,6 +142,15 @@ fn fold_entry(
             Some(record) => {
                 let record = record.map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
                 let (checks, writes) = fold_commit(&open.overlay, &open.base, key, entry.bytes(), record);
+                if bug(Bug::FoldTorn) {
+                    open.overlay.tree.delete(key)?;
+                    let [keep, _] = &writes[..] else { unreachable!() };
+                    match &keep.value {
+                        Some(value) => open.base.tree.put(key, value)?,
+                        None => open.base.tree.delete(key)?,
+                    }
+                    return Ok(true);
+                }
                 let commit = || {
                     let (result, took) = meter.call(|| state.shared.engine.commit(&checks, &writes));
                     calls.push(took);

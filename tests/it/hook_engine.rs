@@ -485,7 +485,7 @@ impl Engine for HookEngine {
 }
 
 /// How long something that must not wait may take on a busy machine, before it counts as blocked.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `work` in another thread; panics, saying `what`, if it does not end. What it panics with is passed on.
 pub fn elsewhere<R: Send + 'static>(what: &str, work: impl FnOnce() -> R + Send + 'static) -> R {

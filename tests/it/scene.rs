@@ -47,7 +47,11 @@ pub fn scene(count: u64) -> Scene {
 }
 
 pub fn scene_in(engine: HookEngine, count: u64) -> Scene {
-    let store = open(&engine);
+    scene_with(options(), engine, count)
+}
+
+pub fn scene_with(options: Options, engine: HookEngine, count: u64) -> Scene {
+    let store = options.open_in(Arc::new(engine.clone())).unwrap();
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     for id in 0..count {
         old.put(&id, &first(id)).unwrap();

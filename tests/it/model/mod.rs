@@ -19,6 +19,7 @@
 //! * `EXUVIA_MODEL_CASES=5000`: so many cases in place of the few of an ordinary run; a tenth of them killed
 //!   processes, a twentieth races of threads.
 //! * `EXUVIA_MODEL_SEED=…`: the seed of an earlier run, to see it again.
+//! * `EXUVIA_MODEL_SHRINK=0`: at most so many attempts to make a failing case smaller.
 
 mod doomed;
 mod found;
@@ -49,6 +50,11 @@ fn cases(default: u32) -> u32 {
     set.map_or(default, |n| n.parse().expect("EXUVIA_MODEL_CASES is a number"))
 }
 
+fn shrinks() -> u32 {
+    let set = std::env::var("EXUVIA_MODEL_SHRINK").ok();
+    set.map_or(20_000, |n| n.parse().expect("EXUVIA_MODEL_SHRINK is a number"))
+}
+
 /// Runs random cases; a failure is shrunk and printed as the regression test that it should become.
 fn run<const CRASHES: bool>(default: u32, medium: impl Fn() -> Medium) {
     let seed = seed();
@@ -65,7 +71,7 @@ fn find_failure<const CRASHES: bool>(seed: u64, cases: u32, medium: impl Fn() ->
     let config = Config {
         cases,
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        max_shrink_iters: shrinks(),
         max_shrink_time: 120_000,
         ..Config::default()
     };
