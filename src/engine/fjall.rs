@@ -39,7 +39,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fjall::{Database, KeyspaceCreateOptions, PersistMode};
+use fjall::{AbstractTree, Database, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
 use self::fence::{Access, Fence};
@@ -229,7 +229,7 @@ impl Shared {
     }
 
     fn drop_tree(&self, name: &str) -> EngineResult<()> {
-        let _one_at_a_time = self.naming.lock();
+        let one_at_a_time = self.naming.lock();
         self.fence.check(Access::Write)?;
         let records = {
             let _no_write_is_half_way = self.stripes.hold(Mask::ALL);
@@ -243,7 +243,16 @@ impl Shared {
             records
         };
         let db = self.db()?;
-        self.fence.call(Access::Write, name, || db.delete_keyspace(records.keyspace.clone()))
+        self.fence.call(Access::Write, name, || db.delete_keyspace(records.keyspace.clone()))?;
+        drop(one_at_a_time);
+        // fjall removes the files with the last handle, but keeps those open that it had open, and with them their disk
+        // space, until 900 others were; unless each table has been dropped by itself.
+        self.fence.call(Access::Read, name, || {
+            if let Err(e) = records.keyspace.tree.drop_range::<&[u8], _>(..) {
+                tracing::warn!(target: "exuvia", tree = name, error = %e, "files of a dropped tree stay open");
+            }
+            Ok(())
+        })
     }
 
     fn synced_keyspaces(&self) -> EngineResult<()> {
