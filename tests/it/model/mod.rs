@@ -9,8 +9,10 @@
 //!   must be, as a whole, the model's state after one of the operations since all was last durable, a verb in
 //!   flight wholly made or not at all; if any selection of writes may be lost (harsher than one log), that holds
 //!   for each record.
+//! * `several`: operations that read and write as one: update, compare-and-swap, batch, transaction.
 //! * `doomed`: an engine in memory that dies at a given write, inside a verb too, and loses what it had not
-//!   flushed. `process`: a child process on an engine with files that is killed (SIGKILL).
+//!   flushed. `process`: a child process on an engine with files that is killed (SIGKILL), at a random time or at a named
+//!   point (`points`) by an engine that kills its own process (`killing`).
 //! * `threads`: beside a worker at full speed; what holds always is checked.
 //! * `found`: what this test found, each as its shrunk case.
 //!
@@ -20,6 +22,8 @@
 //!   processes, a twentieth races of threads.
 //! * `EXUVIA_MODEL_SEED=…`: the seed of an earlier run, to see it again.
 //! * `EXUVIA_MODEL_SHRINK=0`: at most so many attempts to make a failing case smaller.
+//!
+//! The long forms, `kill` and `model` of tests/torture.rs, keep count.
 
 mod doomed;
 mod found;
