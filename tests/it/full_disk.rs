@@ -4,10 +4,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use exuvia::EngineErrorKind;
-use exuvia::engine::EngineKind;
+use std::io::Write as _;
 
+use exuvia::engine::EngineKind;
+use exuvia::{Backfill, Budget, EngineErrorKind, Error, Phase, Store, Table, Waiting};
+
+use crate::scene::until;
 use crate::scratch::Scratch;
+use crate::types::*;
 
 /// A small file system of its own; `None` where mounting is not allowed.
 struct Mount(PathBuf);
@@ -91,4 +95,105 @@ fn fill(kind: EngineKind) {
         tree.put(b"more", b"room again").unwrap();
         engine.flush().unwrap();
     }
+}
+
+#[test]
+fn a_disk_that_fills_up_during_a_migration_on_sled_costs_time_only() {
+    migrate(EngineKind::Sled);
+}
+
+#[cfg(feature = "fjall")]
+#[test]
+fn a_disk_that_fills_up_during_a_migration_on_fjall_costs_time_only() {
+    migrate(EngineKind::Fjall);
+}
+
+const RECORDS: u64 = 3000;
+
+fn long(id: u64) -> UserV1 {
+    v1(&format!("Ann {}", format!("{id:08}").repeat(150)), 30)
+}
+
+fn migrate(kind: EngineKind) {
+    let scratch = Scratch::new("full-migration");
+    let Some(mount) = Mount::new(scratch.path().join("disk"), 64) else {
+        return;
+    };
+    let open = || {
+        let options = Store::options().engine(kind).cache_bytes(16 << 20).budget(Budget::unlimited());
+        options.free_bytes_min(0).open(mount.0.join("store"))
+    };
+    let store = open().unwrap();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    for id in 0..RECORDS {
+        old.put(&id, &long(id)).unwrap();
+    }
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    store.flush().unwrap();
+
+    // Room for the state to change, and for some of the records.
+    let ballast = mount.0.join("ballast");
+    let mut file = fs::File::create(&ballast).unwrap();
+    let mut bytes: u64 = 0;
+    while file.write_all(&[1; 64 << 10]).is_ok() {
+        bytes += 64 << 10;
+    }
+    file.set_len(bytes.saturating_sub(1 << 20)).unwrap();
+    migration.unpause().unwrap();
+
+    // The backfill meets the end of the disk; the foreground too, at the latest when it makes its writes durable.
+    let mut failed = None;
+    until("the disk is full", || {
+        for id in RECORDS.. {
+            let put = new.put(&id, &v2("Eve", &"x".repeat(1000), 7, None));
+            if let Err(e) = put.and_then(|()| store.flush()) {
+                failed = Some(e);
+                break;
+            }
+        }
+        true
+    });
+    let failed = failed.unwrap();
+    let typed = match &failed {
+        Error::Engine(e) => matches!(e.kind(), EngineErrorKind::NoSpace | EngineErrorKind::Poisoned),
+        Error::Poisoned { .. } => true,
+        _ => false,
+    };
+    assert!(typed, "{failed:?}");
+    until("the worker says that it does not get on", || {
+        let status = migration.status().unwrap();
+        let waits = matches!(
+            status.backfill,
+            Backfill::Waiting(Waiting::Retry { .. } | Waiting::Failed { .. }) | Backfill::Stopped
+        );
+        waits || store.flush().is_err()
+    });
+    for id in [0, RECORDS - 1] {
+        // Where the engine stopped altogether even a read answers an error, and nothing wrong.
+        if let Ok(found) = old.get(&id) {
+            assert_eq!(found, Some(long(id)));
+        }
+    }
+
+    drop((old, new, migration, store, file));
+    fs::remove_file(&ballast).unwrap();
+    let store = open().unwrap();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    for id in 0..RECORDS {
+        assert_eq!(old.get(&id).unwrap(), Some(long(id)), "record {id}");
+    }
+    let report = store.verify().unwrap();
+    assert!(report.is_clean(), "{:?}", report.damage);
+    // With the code of the new version it goes on, and comes to its end.
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    let migration = store.open_migration("split").unwrap();
+    assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
+    migration.contract().unwrap().execute().unwrap();
+    for id in 0..RECORDS {
+        let long = long(id);
+        let found = new.get(&id).unwrap().unwrap();
+        assert_eq!(format!("{} {}", found.first, found.last), long.name, "record {id}");
+    }
+    assert!(store.verify().unwrap().is_clean());
 }
