@@ -241,6 +241,7 @@ impl Core {
         drop(published);
         if let Some(entry) = entry {
             tracing::info!(target: "exuvia", what = %entry.what, subject = %entry.subject, "state change");
+            self.shared.recorder.tell();
             if let Some(observer) = self.shared.recorder.observer() {
                 observer.state_change(&entry);
             }

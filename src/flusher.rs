@@ -8,11 +8,14 @@ use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::observe::WorkKind;
+use crate::stats::Recorder;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Condvar, Mutex};
 
 pub(crate) struct Flusher {
     engine: Arc<dyn Engine>,
+    recorder: Arc<Recorder>,
     rounds: Mutex<Rounds>,
     ended: Condvar,
     dirty: AtomicBool,
@@ -32,9 +35,10 @@ struct Rounds {
 pub(crate) struct Ticket(u64);
 
 impl Flusher {
-    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
+    pub(crate) fn new(engine: Arc<dyn Engine>, recorder: Arc<Recorder>) -> Self {
         Self {
             engine,
+            recorder,
             rounds: Mutex::default(),
             ended: Condvar::new(),
             dirty: AtomicBool::new(false),
@@ -83,7 +87,9 @@ impl Flusher {
             let round = rounds.started;
             drop(rounds);
             self.dirty.store(false, Ordering::Relaxed);
+            let begun = Instant::now();
             let result = self.engine.flush();
+            self.recorder.worked(WorkKind::Flush, begun.elapsed());
             rounds = self.rounds.lock();
             rounds.running = false;
             self.ended.notify_all();
@@ -115,6 +121,7 @@ impl Flusher {
             if self.dirty.load(Ordering::Relaxed) && !self.stop.load(Ordering::Acquire) {
                 drop(rounds);
                 let flushed = self.flush();
+                self.recorder.tell();
                 rounds = self.rounds.lock();
                 if flushed.is_err() {
                     break;

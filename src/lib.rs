@@ -80,7 +80,7 @@ pub use ledger::LedgerEntry;
 pub use migration::{
     AbandonPlan, Backfill, Budget, ContractPlan, Migration, NewWrites, Plan, Status, TableStatus, Waiting,
 };
-pub use observe::{Observer, Pause};
+pub use observe::{Observer, Pause, Work, WorkKind};
 pub use options::{Durability, Options};
 pub use plain::Plain;
 pub use scan::Scan;

@@ -2,7 +2,7 @@
 //!
 //! Besides, every state change is a `tracing` event (target `exuvia`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::ledger::LedgerEntry;
 use crate::stats::{Activity, Operation};
@@ -25,12 +25,44 @@ pub struct Pause<'a> {
     pub latency: Duration,
 }
 
+/// What background work did: what a foreground call may have had to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkKind {
+    /// A call of the engine by a backfill, a fold, a contract or a sweep.
+    EngineCall,
+    /// A flush of the engine: of a verb, of a backfill, or the regular one of buffered writes.
+    Flush,
+    /// Readers and writers were switched to another route, and waited at the gate for it.
+    Flip,
+    /// A tree of the engine was dropped.
+    Drop,
+}
+
+/// One piece of background work, which has ended.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Work {
+    /// What it was.
+    pub kind: WorkKind,
+    /// When it began.
+    pub began: Instant,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// Told of pauses and state changes. Calls are made from the thread that it happened in, under no lock of the
 /// store; they should be short, since the caller waits for them.
 pub trait Observer: Send + Sync {
     /// A foreground call was paused for at least the store's reporting threshold.
     fn pause(&self, pause: &Pause<'_>) {
         let _ = pause;
+    }
+
+    /// Background work took at least the store's reporting threshold. Told of after it ended, and perhaps some milliseconds
+    /// later: at the end of the batch that it was part of.
+    fn work(&self, work: &Work) {
+        let _ = work;
     }
 
     /// A state change was committed and is in force.

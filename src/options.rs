@@ -100,13 +100,13 @@ impl Options {
         self
     }
 
-    /// An observer of pauses and state changes. Default: none.
+    /// An observer of pauses, background work and state changes. Default: none.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.settings.observer = Some(observer);
         self
     }
 
-    /// The shortest pause that the observer is told of. Default: 100 µs.
+    /// The shortest pause, and the shortest piece of background work, that the observer is told of. Default: 100 µs.
     pub fn observe_pauses_from(mut self, shortest: Duration) -> Self {
         self.settings.observe_pauses_from = shortest;
         self

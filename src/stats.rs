@@ -17,7 +17,7 @@ use crossbeam_utils::CachePadded;
 use hdrhistogram::Histogram as Hdr;
 use parking_lot::Mutex;
 
-use crate::observe::{Observer, Pause};
+use crate::observe::{Observer, Pause, Work, WorkKind};
 use crate::route::Name;
 use crate::sync::Instant;
 
@@ -162,6 +162,10 @@ impl Histogram {
     }
 }
 
+/// The most pieces of work that are kept for the observer. Each batch and verb tells it, so that more come together only where
+/// every write flushes and nothing is migrated.
+const UNTOLD_MAX: usize = 4096;
+
 const SHARDS: usize = 8;
 const OPERATIONS: usize = Operation::ALL.len();
 const ACTIVITIES: usize = Activity::ALL.len();
@@ -198,6 +202,8 @@ pub(crate) struct Recorder {
     pub(crate) budget_ns: AtomicU64,
     observer: Option<Arc<dyn Observer>>,
     observe_from: Duration,
+    /// Work that the observer is still to be told of: it may have ended under a lock.
+    untold: Mutex<Vec<Work>>,
 }
 
 struct Rare {
@@ -237,6 +243,7 @@ impl Recorder {
             budget_ns: AtomicU64::new(1_000_000),
             observer,
             observe_from,
+            untold: Mutex::default(),
         }
     }
 
@@ -308,12 +315,34 @@ impl Recorder {
         BackgroundMeter { recorder: Arc::clone(self), slot }
     }
 
+    /// Notes a piece of background work that ended just now, for the observer.
+    #[inline]
+    pub(crate) fn worked(&self, kind: WorkKind, took: Duration) {
+        if self.observer.is_some() && took >= self.observe_from {
+            let now = std::time::Instant::now();
+            let began = now.checked_sub(took).unwrap_or(now);
+            let mut untold = self.untold.lock();
+            if untold.len() < UNTOLD_MAX {
+                untold.push(Work { kind, began, took });
+            }
+        }
+    }
+
+    /// Tells the observer of the work that was noted. To be called under no lock.
+    pub(crate) fn tell(&self) {
+        if let Some(observer) = &self.observer {
+            let untold = std::mem::take(&mut *self.untold.lock());
+            untold.iter().for_each(|work| observer.work(work));
+        }
+    }
+
     fn background_ns(&self, now_ns: u64) -> u64 {
         self.meters.iter().map(|meter| meter.read(now_ns)).sum()
     }
 
     pub(crate) fn flip(&self, held: Duration) {
         self.rare.lock().flips.record(held);
+        self.worked(WorkKind::Flip, held);
     }
 
     pub(crate) fn batch(&self, hold: Duration) {
@@ -405,22 +434,28 @@ impl BackgroundMeter {
     pub(crate) fn call<R>(&self, call: impl FnOnce() -> R) -> (R, Duration) {
         let start = Instant::now();
         let Some(meter) = self.recorder.meters.get(self.slot) else {
-            return (call(), start.elapsed());
+            let result = call();
+            let took = start.elapsed();
+            self.recorder.worked(WorkKind::EngineCall, took);
+            return (result, took);
         };
         let total = meter.total_ns.load(Ordering::Relaxed);
         meter.set(total, self.recorder.nanos(start).max(1));
         let result = call();
         let took = start.elapsed();
         meter.set(total + u64::try_from(took.as_nanos()).unwrap_or(0), 0);
+        self.recorder.worked(WorkKind::EngineCall, took);
         (result, took)
     }
 
-    /// Records the engine calls of one batch.
+    /// Records the engine calls of one batch, and tells the observer of the long ones.
     pub(crate) fn record(&self, calls: &[Duration]) {
         let mut rare = self.recorder.rare.lock();
         for call in calls {
             rare.engine_calls.record(*call);
         }
+        drop(rare);
+        self.recorder.tell();
     }
 }
 
@@ -430,6 +465,7 @@ impl Drop for BackgroundMeter {
             meter.taken.store(false, Ordering::Release);
         }
         self.recorder.background.fetch_sub(1, Ordering::Relaxed);
+        self.recorder.tell();
     }
 }
 

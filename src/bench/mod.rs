@@ -4,7 +4,7 @@
 //! it for your own store and your own types of records. [`measure`] takes one subject through one round (load, idle,
 //! begin, backfill, rollback, resume, contract, sweep, all under load); [`run`] takes several through several rounds and
 //! puts a [`Report`] together, which is a table (`Display`), a versioned JSON document ([`Report::to_json`]), interval
-//! logs of HdrHistogram and pictures.
+//! logs of HdrHistogram ([`Round::write_hlog`]) and pictures ([`svg`]).
 //!
 //! # What is measured
 //!
@@ -56,6 +56,7 @@ mod machine;
 mod mix;
 mod model;
 mod noise;
+mod output;
 mod random;
 mod report;
 mod round;
@@ -67,6 +68,7 @@ mod steps;
 mod subject;
 pub mod subjects;
 mod suite;
+pub mod svg;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -78,6 +80,7 @@ pub use latency::{Latencies, WINDOW};
 pub use machine::Machine;
 pub use mix::{Mix, Operation};
 pub use noise::{Noise, calibrate};
+pub use output::{Outputs, pictures};
 pub use random::Random;
 pub use report::{Report, SCHEMA, SubjectReport};
 pub use round::{Checks, PHASES, PhaseResult, Point, Round, Stalls, VerbResult, measure};

@@ -82,6 +82,12 @@ impl Steps {
         self.note(Step { kind, began: ended.saturating_sub(took), ended });
     }
 
+    /// Notes a step that began so long ago and took so long.
+    pub fn ended_before(&self, kind: StepKind, ago: Duration, took: Duration) {
+        let began = self.clock.now().saturating_sub(ago);
+        self.note(Step { kind, began, ended: began + took });
+    }
+
     /// Runs something as a step.
     pub fn during<R>(&self, kind: StepKind, run: impl FnOnce() -> R) -> R {
         let began = self.clock.now();

@@ -40,12 +40,12 @@ impl Shared {
         let freezing =
             (!engine.capabilities().snapshots).then(|| Arc::new(Freezing::new(Arc::clone(&engine))));
         let engine = freezing.clone().map_or(engine, |freezing| freezing as Arc<dyn Engine>);
-        let recorder = Recorder::new(settings.observer.clone(), settings.observe_pauses_from);
+        let recorder = Arc::new(Recorder::new(settings.observer.clone(), settings.observe_pauses_from));
         Arc::new(Self {
             limits: engine.capabilities(),
             gate: Gate::default(),
-            flusher: Arc::new(Flusher::new(Arc::clone(&engine))),
-            recorder: Arc::new(recorder),
+            flusher: Arc::new(Flusher::new(Arc::clone(&engine), Arc::clone(&recorder))),
+            recorder,
             engine,
             freezing,
             settings,

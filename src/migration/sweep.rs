@@ -18,6 +18,7 @@ use crate::ledger::Event;
 use crate::migration::backfill::{give_turn, timed};
 use crate::migration::pacer::{self, Decision, Measured};
 use crate::migration::worker;
+use crate::observe::WorkKind;
 use crate::route::{Kind, TableState};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::Instant;
@@ -107,7 +108,9 @@ fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
             if !empty(&core.shared, &tree, &meter, stop)? {
                 return Ok(());
             }
-            core.shared.engine.drop_tree(&tree)?;
+            let (dropped, took) = timed(|| core.shared.engine.drop_tree(&tree));
+            core.shared.recorder.worked(WorkKind::Drop, took);
+            dropped?;
         }
     }
     for name in catalog.tables.keys() {

@@ -31,8 +31,9 @@ mod lifecycle;
 mod memory;
 mod mirror;
 mod model;
-mod old_binary;
 #[cfg(feature = "cli")]
+mod observed;
+mod old_binary;
 mod operator;
 mod ordering;
 mod process_death;

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 #[cfg(any(feature = "sled", feature = "fjall"))]
 use crate::engine::EngineKind;
 use crate::engine::MemoryEngine;
-use crate::{Error, Migration, Observer, Options, Phase, Store, Table, Version};
+use crate::{Error, Migration, Observer, Options, Phase, Store, Table, Version, Work, WorkKind};
 
-use super::super::steps::Steps;
+use super::super::steps::{StepKind, Steps};
 use super::super::subject::{Ability, Failure, Refusal, Subject};
 use super::super::suite::Contender;
 use super::record::{Person, PersonV1, PersonV2};
@@ -37,7 +37,19 @@ pub struct Exuvia {
 #[derive(Debug, Default)]
 struct Watcher(OnceLock<Arc<Steps>>);
 
-impl Observer for Watcher {}
+impl Observer for Watcher {
+    fn work(&self, work: &Work) {
+        let kind = match work.kind {
+            WorkKind::Flush => StepKind::Flush,
+            WorkKind::Flip => StepKind::Flip,
+            WorkKind::Drop => StepKind::Drop,
+            _ => StepKind::EngineCall,
+        };
+        if let Some(steps) = self.0.get() {
+            steps.ended_before(kind, work.began.elapsed(), work.took);
+        }
+    }
+}
 
 impl Exuvia {
     /// A new store by these options, in a new directory in `within`, or in memory. Its durability is that of the options.

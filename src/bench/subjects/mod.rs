@@ -1,10 +1,14 @@
 //! The subjects that come with the harness, and their records.
 
+#[cfg(feature = "sled")]
+mod bare_sled;
 mod exuvia;
 mod record;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod scratch;
 
+#[cfg(feature = "sled")]
+pub use bare_sled::{BareSled, BareSledOptions, Writes, bare_sled, decode, encode, key_of};
 #[cfg(feature = "fjall")]
 pub use exuvia::exuvia_fjall;
 #[cfg(feature = "sled")]

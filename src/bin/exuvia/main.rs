@@ -1,5 +1,6 @@
 //! The `exuvia` command: a demo on real records, and a look into any store.
 
+mod bench;
 mod copy;
 mod data;
 mod decimal;
@@ -65,6 +66,9 @@ enum Command {
     /// Migrate real airports twice under traffic, roll back and forward, and verify every record
     #[command(after_help = EXIT_CODES)]
     Demo(DemoArgs),
+    /// Measure how long reads and writes wait while records are migrated, beside the same by hand
+    #[command(after_help = EXIT_CODES)]
+    Bench(bench::BenchArgs),
     /// Show tables, versions, migrations and sizes of a store
     #[command(after_help = EXIT_CODES)]
     Status(StoreArgs),
@@ -193,6 +197,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), Failure> {
     match command {
         Command::Demo(args) => run_demo(args),
+        Command::Bench(args) => run_bench(&args),
         Command::Status(args) => look(&args, inspect::Subject::Status),
         Command::Verify(args) => look(&args, inspect::Subject::Verify),
         Command::Ledger(args) => look(&args, inspect::Subject::Ledger),
@@ -252,6 +257,15 @@ fn run_demo(args: DemoArgs) -> Result<(), Failure> {
     Err(Failure::Verification(format!("{} differences from the model; the first: {first}", summary.wrong)))
 }
 
+fn run_bench(args: &bench::BenchArgs) -> Result<(), Failure> {
+    let report = bench::run(args)?;
+    print(report.to_string().trim_end())?;
+    if report.verified() {
+        return Ok(());
+    }
+    Err(Failure::Verification("a subject did not do all of its work; its table says what".to_owned()))
+}
+
 /// Prints a result. A reader who has seen enough and closed the pipe is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
@@ -274,6 +288,8 @@ mod tests {
         assert!(
             parse("exuvia demo --records 5 --rate 100 --json --path x --record-bytes 300 --data f").is_ok()
         );
+        assert!(parse("exuvia bench --quick --mix ycsb-a --subject bare-sled --json x --append").is_ok());
+        assert!(parse("exuvia bench --mix read=1,fly=2").is_err());
         assert!(parse("exuvia ledger x").is_ok() && parse("exuvia status x --json").is_ok());
         for line in
             ["exuvia", "exuvia demo --records 0", "exuvia demo --rate x", "exuvia verify", "exuvia wat"]

@@ -1,0 +1,74 @@
+//! The observer is told of background work: what it was, when, and for how long.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use exuvia::engine::MemoryEngine;
+use exuvia::{Observer, Table, Work, WorkKind};
+use parking_lot::Mutex;
+
+use crate::hook_engine::{Call, HookEngine};
+use crate::scene::{OVERLAY, first, options};
+use crate::types::*;
+
+#[derive(Default)]
+struct Watcher(Mutex<Vec<Work>>);
+
+impl Observer for Watcher {
+    fn work(&self, work: &Work) {
+        self.0.lock().push(*work);
+    }
+}
+
+const SLOW: Duration = Duration::from_millis(3);
+
+/// A migration on an engine where flushes, drops and writes of the backfill take 3 ms.
+fn observed(from: Duration) -> Vec<Work> {
+    let begun = Instant::now();
+    let engine = HookEngine::new(MemoryEngine::recording());
+    let watcher = Arc::new(Watcher::default());
+    let observer: Arc<dyn Observer> = Arc::clone(&watcher) as _;
+    let options = options().observer(observer).observe_pauses_from(from);
+    let store = options.open_in(Arc::new(engine.clone())).unwrap();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    for id in 0..10 {
+        old.put(&id, &first(id)).unwrap();
+    }
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    engine.watch(|call, tree| {
+        if matches!(call, Call::Flush | Call::Drop) || (call == Call::Cas && tree == OVERLAY) {
+            thread::sleep(SLOW);
+        }
+    });
+    let migration = store.migration("split").table(&new).begin().unwrap();
+    migration.wait().unwrap();
+    migration.contract().unwrap().execute().unwrap();
+    while store.is_sweeping() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    store.close().unwrap();
+    let works = watcher.0.lock().clone();
+    for work in &works {
+        assert!(work.began >= begun && work.began + work.took <= Instant::now(), "{work:?}");
+    }
+    works
+}
+
+#[test]
+fn work_that_took_long_is_told_of_by_its_kind() {
+    let works = observed(Duration::from_millis(2));
+    for kind in [WorkKind::EngineCall, WorkKind::Flush, WorkKind::Drop] {
+        let slow = works.iter().filter(|work| work.kind == kind && work.took >= SLOW).count();
+        let least = if kind == WorkKind::EngineCall { 10 } else { 1 };
+        assert!(slow >= least, "{slow} of {kind:?} among {works:?}");
+    }
+    assert!(works.iter().all(|work| work.took >= Duration::from_millis(2)), "nothing below the threshold");
+}
+
+#[test]
+fn every_flip_is_told_of_if_the_threshold_is_zero() {
+    let works = observed(Duration::ZERO);
+    // One by begin, one by contract.
+    assert!(works.iter().filter(|work| work.kind == WorkKind::Flip).count() >= 2, "{works:?}");
+}
