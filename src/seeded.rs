@@ -45,6 +45,7 @@ pub(crate) enum Bug {
     /// A transaction's reads are not checked.
     ReadsUnchecked,
     /// A commit of several keys on sled has no redo record.
+    #[cfg_attr(not(feature = "sled"), allow(dead_code, reason = "only sled has redo records"))]
     RedoForgotten,
     /// A record goes to the quarantine without its reason.
     ReasonForgotten,

@@ -5,17 +5,18 @@
 //!    to the one call that met it. (Otherwise: coordinated omission. Tene, *How NOT to measure latency*, 2013.)
 //! 2. Until an operation is due its thread sleeps, and never spins. How late threads wake up is measured and reported as lateness.
 //! 3. Reads go to any key; a thread writes only keys whose remainder by the number of threads is its own (see `model`).
-//! 4. An operation counts for the phase in which it ended, since whatever delayed it did so before. In the time series it counts
-//!    for the window in which it was due, so that a stall shows from its beginning on.
+//! 4. An operation counts for the phase in which it waited longest between its due time and its end: so a stall counts for the phase
+//!    that caused it, though those who waited end after it, and began before. In the time series it counts for the window in
+//!    which it was due, so that a stall shows from its beginning on.
 //! 5. When the load ends, what was due before is still done, for [`CATCH_UP_MAX`] at most; the rest is counted with the time that
 //!    it has waited so far, as undone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use super::clock::{Clock, Part};
 use super::latency::{ByOperation, Latencies, Series};
@@ -41,8 +42,8 @@ pub(crate) struct Shared<S> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) settings: Settings,
     pub(crate) model: Model,
-    /// The number of the current phase.
-    phase: AtomicUsize,
+    /// The number of each phase so far, and when it began.
+    phases: RwLock<Vec<(usize, Duration)>>,
     /// The version at which operations are made.
     version: AtomicU32,
     /// When the load ends, in ns; `u64::MAX`: not yet.
@@ -65,8 +66,9 @@ pub(crate) struct Counts {
 }
 
 impl<S> Shared<S> {
-    pub(crate) fn phase(&self) -> usize {
-        self.phase.load(Ordering::Acquire)
+    /// The phase of an operation that was due and ended then.
+    pub(crate) fn phase(&self, due: Duration, end: Duration) -> usize {
+        phase_of(&self.phases.read(), due, end)
     }
 
     pub(crate) fn version(&self) -> u32 {
@@ -87,6 +89,23 @@ impl<S> Shared<S> {
             differences.push(difference);
         }
     }
+}
+
+/// The phase, of those that began at these times, in which most of the time from `due` to `end` lies.
+fn phase_of(phases: &[(usize, Duration)], due: Duration, end: Duration) -> usize {
+    let mut until = end;
+    let mut most: Option<(Duration, usize)> = None;
+    for (number, began) in phases.iter().rev().filter(|(_, began)| *began <= end) {
+        let within = until.saturating_sub(due.max(*began));
+        if most.is_none_or(|(longest, _)| within > longest) {
+            most = Some((within, *number));
+        }
+        if *began <= due {
+            break;
+        }
+        until = until.min(*began);
+    }
+    most.map_or(0, |(_, number)| number)
 }
 
 /// What one thread measured, or all of them.
@@ -135,7 +154,7 @@ impl<S: Subject + 'static> Load<S> {
             clock: Arc::clone(&clock),
             settings: settings.clone(),
             model: Model::new(settings.records, room),
-            phase: AtomicUsize::new(0),
+            phases: RwLock::new(vec![(0, clock.now())]),
             version: AtomicU32::new(1),
             ends_ns: AtomicU64::new(u64::MAX),
             counts: Counts::default(),
@@ -155,9 +174,10 @@ impl<S: Subject + 'static> Load<S> {
         Ok(load)
     }
 
-    /// From here on, operations that end count for the phase of this number.
+    /// The phase of this number begins.
     pub(crate) fn enter(&self, phase: usize) {
-        self.shared.phase.store(phase, Ordering::Release);
+        let now = self.shared.clock.now();
+        self.shared.phases.write().push((phase, now));
     }
 
     /// From here on, operations are made at this version.
@@ -199,5 +219,30 @@ impl<S> Drop for Load<S> {
         if !self.threads.is_empty() {
             self.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_counts_for_the_phase_in_which_it_waited_longest() {
+        let ms = Duration::from_millis;
+        let phases = [(0, ms(0)), (1, ms(100)), (2, ms(200)), (4, ms(210))];
+        for (due, end, phase) in [
+            (10, 20, 0),
+            (99, 101, 1),
+            (95, 101, 0),
+            (150, 150, 1),
+            (190, 205, 1),
+            (199, 211, 2),
+            (199, 300, 4),
+            (50, 205, 1),
+            (250, 260, 4),
+        ] {
+            assert_eq!(phase_of(&phases, ms(due), ms(end)), phase, "from {due} to {end} ms");
+        }
+        assert_eq!(phase_of(&[], ms(1), ms(2)), 0);
     }
 }

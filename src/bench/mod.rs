@@ -82,7 +82,7 @@ pub use mix::{Mix, Operation};
 pub use noise::{Noise, calibrate};
 pub use output::{Outputs, pictures};
 pub use random::Random;
-pub use report::{Report, SCHEMA, SubjectReport};
+pub use report::{PhaseSummary, Report, SCHEMA, SubjectReport};
 pub use round::{Checks, PHASES, PhaseResult, Point, Round, Stalls, VerbResult, measure};
 pub use schedule::{Arrivals, Pace, Schedule};
 pub use settings::Settings;

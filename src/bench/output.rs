@@ -64,6 +64,23 @@ impl Report {
         let text = std::fs::read_to_string(path);
         Report::from_json(&text.map_err(|e| Failure::File { path: path.to_owned(), reason: e.to_string() })?)
     }
+
+    /// Reads several documents and [merges](Report::merge) them; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// One that cannot be read, or not merged with those before it.
+    pub fn read_all(paths: &[PathBuf]) -> Result<Option<Self>, Failure> {
+        let mut merged: Option<Self> = None;
+        for path in paths {
+            let next = Report::read(path)?;
+            merged = Some(match merged {
+                Some(merged) => merged.merge(next)?,
+                None => next,
+            });
+        }
+        Ok(merged)
+    }
 }
 
 /// Draws everything that there is to draw of a report.
@@ -110,7 +127,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("exuvia-bench-output-{}", std::process::id()));
         let report = || {
             let rounds = vec![stalled()];
-            let subject = SubjectReport { name: "a b".into(), about: "none".into(), rounds };
+            let subject = SubjectReport::new("a b", "none", rounds);
             Report::new(Settings::default(), vec![subject], vec![])
         };
         let outputs = Outputs {
@@ -126,7 +143,12 @@ mod tests {
         for file in ["svg/a-b-seed-1.svg", "svg/percentiles-backfill.svg", "hlog/a-b-seed-1.hlog"] {
             assert!(directory.join(file).exists(), "{file}");
         }
-        assert_eq!(Report::read(&directory.join("report.json")).expect("read").subjects[0].rounds.len(), 2);
+        let both = vec![directory.join("report.json"); 2];
+        let read = Report::read_all(&both).expect("read").expect("two documents");
+        assert_eq!(
+            (read.subjects[0].rounds.len(), Report::read_all(&[]).expect("none").is_none()),
+            (4, true)
+        );
         std::fs::write(directory.join("report.json"), "{}").expect("written");
         assert!(outputs.write(report()).is_err(), "what is no report is not overwritten");
         std::fs::remove_dir_all(&directory).expect("removed");

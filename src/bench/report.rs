@@ -7,12 +7,14 @@
 //! without a new version. Times say their unit in the field's name; histograms are lists of pairs (latency in ns,
 //! count), exact to 0.1%. A report that was read can be [merged](Report::merge) with another of the same settings.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::latency::Latencies;
 use super::machine::Machine;
 use super::noise::{self, Noise};
-use super::round::{PhaseResult, Round};
+use super::round::{PHASES, PhaseResult, Round};
 use super::settings::Settings;
 use super::statistics::{Estimate, estimate};
 use super::subject::Failure;
@@ -46,9 +48,42 @@ pub struct SubjectReport {
     pub about: String,
     /// Its rounds.
     pub rounds: Vec<Round>,
+    /// The latencies of each phase over all rounds, made of the histograms in `rounds`.
+    #[serde(default)]
+    pub summary: BTreeMap<String, PhaseSummary>,
+}
+
+/// Latencies of a phase over all rounds, in ms.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSummary {
+    /// Half of all operations took at most this.
+    pub p50_ms: Estimate,
+    /// 99 of 100.
+    pub p99_ms: Estimate,
+    /// 999 of 1000.
+    pub p999_ms: Estimate,
+    /// All.
+    pub max_ms: Estimate,
 }
 
 impl SubjectReport {
+    /// A subject by its name, its durability and tuning in words, and its rounds.
+    pub fn new(name: impl Into<String>, about: impl Into<String>, rounds: Vec<Round>) -> Self {
+        let mut report = Self { name: name.into(), about: about.into(), rounds, summary: BTreeMap::new() };
+        report.summarize();
+        report
+    }
+
+    fn summarize(&mut self) {
+        let summary = |phase: &&str| {
+            let at = |q| self.latency_ms(phase, q);
+            let of =
+                PhaseSummary { p50_ms: at(0.5)?, p99_ms: at(0.99)?, p999_ms: at(0.999)?, max_ms: at(1.0)? };
+            Some(((*phase).to_owned(), of))
+        };
+        self.summary = PHASES.iter().skip(1).filter_map(summary).collect();
+    }
+
     /// A figure of a phase, of every round that has the phase.
     pub(crate) fn figures(&self, phase: &str, figure: impl Fn(&PhaseResult) -> f64) -> Vec<f64> {
         let phases = self.rounds.iter().filter_map(|round| round.phases.iter().find(|p| p.name == phase));
@@ -97,7 +132,8 @@ impl SubjectReport {
 
 impl Report {
     /// Puts a report together, and judges the noise.
-    pub fn new(settings: Settings, subjects: Vec<SubjectReport>, calibrations: Vec<Latencies>) -> Self {
+    pub fn new(settings: Settings, mut subjects: Vec<SubjectReport>, calibrations: Vec<Latencies>) -> Self {
+        subjects.iter_mut().for_each(SubjectReport::summarize);
         let noise = noise::judge(&calibrations, &subjects);
         Self { schema: SCHEMA, machine: Machine::describe(), settings, subjects, calibrations, noise }
     }

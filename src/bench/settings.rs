@@ -27,7 +27,7 @@ pub struct Settings {
     pub warm_up: Duration,
     /// How long the phases without an end of their own last: idle, after, rollback.
     pub phase: Duration,
-    /// How long a verb's phase goes on after it returned, so that those who waited for it end in it.
+    /// How long a verb's phase goes on after it returned, so that what it causes shows in it.
     pub settle: Duration,
     /// The longest that a backfill, or a sweep, is waited for.
     pub limit: Duration,

@@ -13,7 +13,7 @@ pub(crate) struct Slow {
     pub(crate) began: Duration,
     pub(crate) ended: Duration,
     pub(crate) operation: Operation,
-    /// The phase in which it ended.
+    /// The phase in which it waited longest.
     pub(crate) phase: usize,
 }
 
@@ -30,7 +30,7 @@ pub struct Stall {
     pub calls: u64,
     /// The kind of the longest.
     pub operation: Operation,
-    /// The phase in which the longest ended.
+    /// The phase of the longest.
     pub phase: String,
     /// The step that overlaps the longest call most, and for how many µs; `None`: nothing was in flight, so it is the
     /// engine's own, or the machine's.

@@ -72,10 +72,8 @@ pub fn run(
     tell: &dyn Fn(Progress<'_>),
 ) -> Result<Report, Failure> {
     settings.check()?;
-    let mut subjects: Vec<SubjectReport> = contenders
-        .iter()
-        .map(|c| SubjectReport { name: c.name.clone(), about: c.about.clone(), rounds: Vec::new() })
-        .collect();
+    let mut subjects: Vec<SubjectReport> =
+        contenders.iter().map(|c| SubjectReport::new(&*c.name, &*c.about, Vec::new())).collect();
     let mut calibrations = Vec::new();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     for round in 0..rounds {

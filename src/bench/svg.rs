@@ -206,8 +206,7 @@ mod tests {
     #[test]
     fn pictures_show_what_was_measured() {
         let round = stalled();
-        let subject =
-            SubjectReport { name: "fake & co".into(), about: "none".into(), rounds: vec![round.clone()] };
+        let subject = SubjectReport::new("fake & co", "none", vec![round.clone()]);
         let svg = over_time(&subject, &round).expect("drawn");
         for part in ["<svg", "fake &amp; co, round 0", "backfill", "rollback", "longest", "p99", "</svg>"] {
             assert!(svg.contains(part), "{part} is not in the picture");

@@ -82,6 +82,13 @@ fn one(f: &mut fmt::Formatter<'_>, subject: &SubjectReport) -> fmt::Result {
         }
         writeln!(f)?;
     }
+    let sure = |name: &str| {
+        let (low, high) = subject.summary.get(name)?.p99_ms.interval?;
+        Some(format!("{name} {} to {} ms", ms(low), ms(high)))
+    };
+    if let (Some(idle), Some(backfill)) = (sure("idle"), sure("backfill")) {
+        writeln!(f, "  95%       of the p99's median: {idle}, {backfill}")?;
+    }
     let rate = subject.backfill_records_per_s();
     writeln!(f, "  backfill  {:.0} records/s [{:.0}, {:.0}]", rate.median, rate.low, rate.high)?;
     let mut verbs = String::new();

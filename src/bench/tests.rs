@@ -371,11 +371,7 @@ fn a_store_without_a_rollback_says_so_and_has_no_such_phase() {
     assert!(!round.phases.iter().any(|phase| ["rollback", "resume"].contains(&phase.name.as_str())));
     let rollback = round.verbs.iter().find(|verb| verb.verb == "rollback").expect("the verb");
     assert_eq!(rollback.cannot.as_deref(), Some("it keeps no older form"));
-    let report = Report::new(
-        settings(),
-        vec![SubjectReport { name: "fake".into(), about: "none".into(), rounds: vec![round] }],
-        vec![],
-    );
+    let report = Report::new(settings(), vec![SubjectReport::new("fake", "none", vec![round])], vec![]);
     assert!(report.to_string().contains("rollback: cannot (it keeps no older form)"), "{report}");
 }
 
@@ -426,11 +422,7 @@ fn the_same_seed_measures_the_same() {
 
 #[test]
 fn a_report_comes_back_from_json_and_merges_with_its_like() {
-    let subject = |name: &str, fault| SubjectReport {
-        name: name.to_owned(),
-        about: "none".to_owned(),
-        rounds: vec![measured(fault)],
-    };
+    let subject = |name: &str, fault| SubjectReport::new(name, "none", vec![measured(fault)]);
     let one = Report::new(settings(), vec![subject("a", Fault::None)], vec![]);
     let back = Report::from_json(&one.to_json().expect("json")).expect("report");
     assert_eq!(back.to_string(), one.to_string());
@@ -452,7 +444,7 @@ fn a_report_comes_back_from_json_and_merges_with_its_like() {
 fn noise_is_noticed() {
     // The clock is simulated, so what others do to the real machine meanwhile has no part in it.
     let still = |fault| Round { others_cpu: None, ..measured(fault) };
-    let of = |rounds| SubjectReport { name: "a".into(), about: String::new(), rounds };
+    let of = |rounds| SubjectReport::new("a", "", rounds);
     let quiet = || of(vec![still(Fault::None)]);
     let mut calm = Latencies::default();
     (0..500).for_each(|_| calm.record(Duration::from_micros(60)));

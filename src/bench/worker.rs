@@ -110,7 +110,7 @@ impl<S: Subject> Worker<S> {
     }
 
     fn note(&mut self, operation: Operation, due: Duration, end: Duration) -> usize {
-        let (phase, latency) = (self.shared.phase(), end.saturating_sub(due));
+        let (phase, latency) = (self.shared.phase(due, end), end.saturating_sub(due));
         if self.measured.phases.len() <= phase {
             self.measured.phases.resize_with(phase + 1, ByOperation::new);
         }

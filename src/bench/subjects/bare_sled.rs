@@ -33,6 +33,16 @@ pub enum Writes {
     Batch(usize),
 }
 
+impl Writes {
+    /// Records that are read at once: enough for a batch.
+    fn page(self) -> usize {
+        match self {
+            Writes::Single => PAGE,
+            Writes::Batch(size) => size.max(PAGE),
+        }
+    }
+}
+
 /// Options of [`BareSled`].
 #[derive(Debug, Clone)]
 pub struct BareSledOptions {
@@ -246,7 +256,7 @@ impl Subject for BareSled {
         let wrong = |e: Refusal| Failure::subject("the loop", e);
         let (begun, mut done, mut from) = (Instant::now(), 0u64, Vec::new());
         loop {
-            let range = self.tree.range(from.clone()..).take(PAGE);
+            let range = self.tree.range(from.clone()..).take(self.options.writes.page());
             let page: Vec<_> = range.collect::<Result<_, _>>().map_err(|e| wrong(failed(e)))?;
             let Some((last, _)) = page.last() else { return Ok(true) };
             // The key after the last one.

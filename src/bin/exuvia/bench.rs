@@ -27,7 +27,7 @@ pub(crate) struct BenchArgs {
     /// What is measured; may be given several times [default: all]
     #[arg(long = "subject", value_name = "NAME", value_enum)]
     subjects: Vec<Which>,
-    /// A small case that takes less than a minute: 20 000 records, short phases, one round
+    /// A small case that takes less than a minute on a quiet machine: 10 000 records, short phases, one round
     #[arg(long)]
     quick: bool,
     /// Records
@@ -84,9 +84,9 @@ pub(crate) struct BenchArgs {
     /// Write HdrHistogram's interval logs into a directory
     #[arg(long, value_name = "DIR")]
     hlog: Option<PathBuf>,
-    /// Measure nothing: print the table, and draw the pictures, of a JSON document
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["json", "hlog"])]
-    show: Option<PathBuf>,
+    /// Measure nothing: print the table, and draw the pictures, of a JSON document, or of several as one
+    #[arg(long, value_name = "FILE", num_args = 1.., conflicts_with_all = ["json", "hlog"])]
+    show: Vec<PathBuf>,
     /// Where the stores are made, and removed again [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]
     path: Option<PathBuf>,
@@ -141,7 +141,7 @@ impl BenchArgs {
             return settings;
         }
         let (warm_up, phase) = (Duration::from_millis(500), Duration::from_secs(1));
-        Settings { records: self.records.min(20_000), warm_up, phase, ..settings }
+        Settings { records: self.records.min(10_000), warm_up, phase, ..settings }
     }
 
     fn contenders(&self) -> Vec<Contender> {
@@ -167,8 +167,7 @@ impl BenchArgs {
 
 /// Measures, writes what was asked for, and answers the table.
 pub(crate) fn run(args: &BenchArgs) -> Result<Report, Failure> {
-    if let Some(path) = &args.show {
-        let report = Report::read(path)?;
+    if let Some(report) = Report::read_all(&args.show)? {
         if let Some(directory) = &args.svg {
             bench::pictures(&report, directory)?;
         }

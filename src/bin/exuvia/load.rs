@@ -1,6 +1,6 @@
 //! The foreground: an open loop of reads and writes at a fixed rate, every one of them checked.
 //!
-//! 1. Each thread has a timetable: operation *n* is due at `start + n × threads / rate`, whether or not the one
+//! 1. Each thread has a timetable, that of the pause benchmark ([`Schedule`]): operation *n* is due whether or not the one
 //!    before it was quick. A latency is counted **from the moment at which the operation was due**, so that a
 //!    stall is charged to every operation that had to wait for it, and not just to the one that met it.
 //! 2. Until an operation is due its thread sleeps. It never spins: on two cores, generators that spin take the
@@ -20,10 +20,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use exuvia::bench::{Arrivals, Pace as Timing, Random, Schedule};
+
 use crate::failure::Failure;
 use crate::latency::Latencies;
 use crate::model::Shard;
-use crate::source::{Random, Source};
+use crate::source::Source;
 use crate::subject::{Refusal, Subject};
 use crate::types::{Airport, View};
 use crate::worker::Worker;
@@ -41,6 +43,16 @@ pub(crate) struct Pace {
     pub(crate) rate: u64,
     /// Threads, at least one.
     pub(crate) threads: usize,
+}
+
+impl Pace {
+    /// The timetable of one thread, from now on; its times are counted from the beginning that it answers.
+    pub(crate) fn schedule(self, thread: u64) -> (Instant, Schedule) {
+        let pace = Timing::Open { rate: self.rate, arrivals: Arrivals::Fixed };
+        // Nothing is due in the first moment, in which the threads are being started.
+        let start = Duration::from_millis(1);
+        (Instant::now(), Schedule::new(pace, start, thread, self.threads as u64, 0))
+    }
 }
 
 /// What the threads and their coordinator share.

@@ -4,6 +4,7 @@
 //! copy of it. The first records are the real rows as they are; further ones are rows whose name, position and
 //! height vary. Only text is handled here, and nothing is cast.
 
+use exuvia::bench::Random;
 use exuvia::{CastError, Version};
 
 use crate::rows::Rows;
@@ -12,35 +13,8 @@ use crate::types::AirportV1;
 /// Endings that a writer may give a name. "Terminal" is none of the kinds that version 3 knows.
 const WORDS: [&str; 6] = ["Airport", "Field", "Seaplane Base", "Terminal", "Airstrip", "Air Base"];
 
-/// A small generator of random numbers (SplitMix64): equal seeds give equal numbers on every machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    /// A generator for a place in the run that these numbers name.
-    pub(crate) fn new(seed: u64, a: u64, b: u64) -> Self {
-        let mut first = Self(seed);
-        let mut second = Self(first.next() ^ a);
-        Self(second.next() ^ b)
-    }
-
-    /// The next number.
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`, or 0 if `end` is 0.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
-    }
-
-    fn digit(&mut self) -> char {
-        char::from(b'0' + self.below(10) as u8)
-    }
+fn digit(random: &mut Random) -> char {
+    char::from(b'0' + random.below(10) as u8)
 }
 
 /// The records of a run.
@@ -123,7 +97,7 @@ fn vary_fraction(text: &str, limit: u32, random: &mut Random) -> String {
     if whole.trim_start_matches('-').parse::<u32>().is_ok_and(|degrees| degrees >= limit) {
         return text.to_owned();
     }
-    let mut fraction: String = fraction.chars().map(|_| random.digit()).collect();
+    let mut fraction: String = fraction.chars().map(|_| digit(random)).collect();
     if whole == "-0" && fraction.chars().all(|c| c == '0') {
         fraction.pop();
         fraction.push('1');
@@ -134,7 +108,7 @@ fn vary_fraction(text: &str, limit: u32, random: &mut Random) -> String {
 /// Another last digit before the point of a height.
 fn vary_whole(text: &str, random: &mut Random) -> String {
     let end = text.find('.').unwrap_or(text.len());
-    let (Some((start, _)), digit) = (text.get(..end).and_then(|s| s.char_indices().last()), random.digit())
+    let (Some((start, _)), digit) = (text.get(..end).and_then(|s| s.char_indices().last()), digit(random))
     else {
         return text.to_owned();
     };
@@ -164,7 +138,7 @@ fn pad(record: &mut AirportV1, record_bytes: usize, random: &mut Random) {
     let note = room.saturating_sub(prefix_bytes(room));
     record.note.reserve(note.saturating_sub(record.note.len()));
     while record.note.len() < note {
-        let mut word = random.next();
+        let mut word = random.next_u64();
         for _ in 0..(note - record.note.len()).min(12) {
             record.note.push(char::from(b'a' + (word % 26) as u8));
             word /= 26;

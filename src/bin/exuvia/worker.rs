@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::latency::Latencies;
 use crate::load::{CATCH_UP_MAX, Shared};
 use crate::model::{State, check};
-use crate::source::Random;
 use crate::subject::Refusal;
 use crate::types::{Airport, AirportV2, AirportV3, View};
 
 use exuvia::Version;
+use exuvia::bench::{Random, Schedule};
 
 /// Of 100 operations, so many write, so many remove and so many scan; the rest read one record.
 const PUTS: u64 = 25;
@@ -44,22 +44,23 @@ pub(crate) struct Worker {
     owner: u64,
     random: Random,
     latencies: Latencies,
-    period: Duration,
+    /// When operations are due, counted from `start`.
+    schedule: Schedule,
+    start: Instant,
 }
 
 impl Worker {
     /// The thread that owns the keys with the remainder `owner`.
     pub(crate) fn new(shared: Arc<Shared>, owner: u64) -> Self {
         let random = Random::new(shared.source.seed(), u64::MAX, owner);
-        let period =
-            Duration::from_secs(1).mul_f64(shared.pace.threads as f64 / shared.pace.rate.max(1) as f64);
-        Self { shared, owner, random, latencies: Latencies::default(), period }
+        let (start, schedule) = shared.pace.schedule(owner);
+        Self { shared, owner, random, latencies: Latencies::default(), schedule, start }
     }
 
     /// Works until told to stop.
     pub(crate) fn run(mut self) -> Latencies {
         wake_in_time();
-        let mut due = self.first_due();
+        let mut due = self.new_timetable();
         loop {
             if let Some(since) = self.shared.halt.since()
                 && (due > since || since.elapsed() > CATCH_UP_MAX)
@@ -68,16 +69,21 @@ impl Worker {
                 if !self.shared.halt.wait() {
                     return self.latencies;
                 }
-                due = self.first_due();
+                due = self.new_timetable();
             }
             self.step(due);
-            due += self.period;
+            due = self.next_due();
         }
     }
 
-    /// The threads start one after the other within a period, so that operations are spread evenly.
-    fn first_due(&self) -> Instant {
-        Instant::now() + self.period.mul_f64((self.owner + 1) as f64 / self.shared.pace.threads.max(1) as f64)
+    /// The first time of a timetable that starts now.
+    fn new_timetable(&mut self) -> Instant {
+        (self.start, self.schedule) = self.shared.pace.schedule(self.owner);
+        self.next_due()
+    }
+
+    fn next_due(&mut self) -> Instant {
+        self.start + self.schedule.next_due().unwrap_or_default()
     }
 
     /// Counts what was due before the halt and will not be done.
@@ -86,7 +92,7 @@ impl Worker {
         while due <= since {
             self.latencies.record(phase, due.elapsed());
             self.shared.counts.undone.fetch_add(1, Ordering::Relaxed);
-            due += self.period;
+            due = self.next_due();
         }
     }
 
