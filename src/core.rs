@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::shared::Shared;
 use crate::catalog::{self, Catalog, Phase, TableEntry};
-use crate::error::{Error, Result};
+use crate::error::{EngineError, EngineErrorKind, Error, Result};
 use crate::ledger::{self, Event};
 use crate::migration::{Run, Sweeper};
 use crate::options::Durability;
@@ -93,7 +93,12 @@ impl Core {
         // What a killed process left may be in the system's memory only: it becomes durable before anything, the
         // sweep above all, is built on it.
         shared.flush()?;
-        catalog.skip_ids(&shared.engine.trees()?);
+        let trees = shared.engine.trees()?;
+        // In memory there are only trees that hold something, after a crash that is played.
+        if shared.path.is_some() {
+            check_trees(&catalog, &trees)?;
+        }
+        catalog.skip_ids(&trees);
         let mut tables = HashMap::new();
         for name in catalog.tables.keys() {
             let route = route_of(&shared, &catalog, name, 1)?;
@@ -352,6 +357,22 @@ pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<
     thread::Builder::new().name(name.to_owned()).spawn(body).map_err(|e| {
         Error::state("background thread", format!("the system refused to start one ({e}); free some threads"))
     })
+}
+
+/// A tree was durable before the catalog named it: one that is missing is a loss, and would be opened empty.
+fn check_trees(catalog: &Catalog, trees: &[String]) -> Result<()> {
+    for (name, table) in &catalog.tables {
+        for tree in table.generations.iter().map(|generation| table.tree(generation)) {
+            if !trees.contains(&tree) {
+                let message = format!(
+                    "the tree {tree:?}, records of table {name}, is missing; nothing was changed: restore the store from a \
+                     copy"
+                );
+                return Err(EngineError::new(EngineErrorKind::Corrupt, message).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn route_of(shared: &Shared, catalog: &Catalog, name: &str, epoch: u64) -> Result<Route> {

@@ -14,25 +14,31 @@
 //!    [`manifest`].
 //! 6. Every write to a full memtable asks its threads for a new one. When their queue is full of that, the thread that
 //!    is to make it waits for room in the queue, for ever, and the memtable and the journal grow without bound. So
-//!    fjall is told that no memtable is ever full, and [`Shared::admit`] seals them: one message each.
-//! 7. At open it takes the first entry of a journal that it cannot parse for the torn end of it.
+//!    fjall is told that no memtable and no number of journals is ever full; [`Shared::admit`] seals memtables, one message
+//!    each, and [`Shared::write_out`] lets journals go. An open of more trees than its queue has places could wait
+//!    for ever, so there are no more ([`TREES_MAX`]).
+//! 7. At open it takes the first entry of a journal that it cannot parse for the torn end of it, misses no journal, and
+//!    removes a tree whose `current` is missing: [`check`] looks before that, by the [`mark`] of what was synced.
 //!
 //! Settings, for short waits of writers on few cores: memtables of 8 MiB (the smaller, the more often the same records are
 //! merged), one thread (it leaves the other core to the caller), no compression (a record is small, and a core is worth
-//! more), no separate files for values, journals as short as fjall lets them be, because all of them is read at open. Other
+//! more), no separate files for values, as few journals as can be, because all of them are read at open. Other
 //! sizes of memtable were tried on fjall itself, before point 6 was known and on a noisy machine: nothing is claimed of them.
 //!
 //! Locks, outermost first: `naming` → stripes → `trees`.
 
+mod batches;
+mod check;
 mod fence;
 mod journal;
 mod keys;
 mod manifest;
+mod mark;
 mod names;
 mod options;
 mod tree;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -60,13 +66,15 @@ const COMMIT_WRITES_MAX: usize = 16 * 1024;
 const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Threads that write and merge sorted files.
 const WORKER_THREADS: usize = 1;
-/// Bytes of journal above which trees that were written long ago are written out, so that journals can go. All of it is
-/// read at open. fjall's least.
-const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Journals from which on a full memtable has all others written out with it, so that journals can go: all of them are
+/// read at open. A flush does that from the second on.
+const JOURNALS_MAX: usize = 3;
+/// Most trees. When it opens, fjall sends its threads a message for each tree that has something to be merged, before it
+/// starts them, into a queue with a thousand places.
+const TREES_MAX: usize = 900;
+const QUEUE_PLACES: usize = 1000;
 /// Bytes that a record takes in a memtable besides its key and value, about.
 const MEMTABLE_OVERHEAD: usize = 100;
-/// Trees that are written out at a time: fjall's queue for that has a thousand places, and whoever finds it full waits.
-const WRITTEN_OUT_MAX: usize = 500;
 /// How long a writer waits before it looks again whether fjall has caught up.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 
@@ -76,7 +84,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 /// process at once, and is durable after [`Engine::flush`]. There are snapshots; a page of a scan that meets a commit is
 /// of one moment, any other may see each record at a moment of its own.
 ///
-/// Limits: keys of 16 KiB, values of 1 MiB, commits of 16384 writes and 16 MiB.
+/// Limits: keys of 16 KiB, values of 1 MiB, commits of 16384 writes and 16 MiB, 900 trees.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`, and reads go on. After a panic of fjall's every call
 /// does. What was flushed is safe: drop every handle, mend the cause, open again.
@@ -99,11 +107,22 @@ struct Shared {
 }
 
 fn open_database(directory: &Path, options: &FjallOptions, place: &str) -> EngineResult<Database> {
+    open_with_threads(WORKER_THREADS, directory, options, place)
+}
+
+/// Without threads nothing is written out.
+fn open_with_threads(
+    threads: usize,
+    directory: &Path,
+    options: &FjallOptions,
+    place: &str,
+) -> EngineResult<Database> {
     let open = || {
         Database::builder(directory)
             .cache_size(options.cache_bytes)
-            .worker_threads(WORKER_THREADS)
-            .max_journaling_size(JOURNAL_BYTES_MAX)
+            .worker_threads_unchecked(threads)
+            // Above that its thread would ask itself for memtables to be sealed: point 6.
+            .max_journaling_size(u64::MAX)
             .open()
     };
     match catch_unwind(AssertUnwindSafe(open)) {
@@ -113,6 +132,27 @@ fn open_database(directory: &Path, options: &FjallOptions, place: &str) -> Engin
     }
 }
 
+/// Checks that fjall removed journals itself, when all they held was in sorted files: `last` says up to where, by tree.
+/// With fjall's threads at rest, or they would write to sorted files meanwhile.
+fn check_sorted_files(
+    directory: &Path,
+    options: &FjallOptions,
+    place: &str,
+    last: &BTreeMap<u64, u64>,
+) -> EngineResult<()> {
+    let db = open_with_threads(0, directory, options, place)?;
+    let fence = Fence::new(directory);
+    for name in fence.call(Access::Read, "", || Ok(db.list_keyspace_names()))? {
+        let keyspace =
+            fence.call(Access::Read, &name, || db.keyspace(&name, KeyspaceCreateOptions::default))?;
+        let last = last.get(&keyspace.id()).copied();
+        if last > keyspace.tree.get_highest_persisted_seqno() {
+            return Err(check::lost(directory, place, "a journal is missing"));
+        }
+    }
+    Ok(())
+}
+
 impl FjallEngine {
     /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
     ///
@@ -120,8 +160,9 @@ impl FjallEngine {
     ///
     /// # Errors
     /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
-    /// `Corrupt` if fjall cannot read what it finds, or was written by another version of it. fjall cuts off what it
-    /// takes for the torn end of its journal: copy a damaged directory before opening it again.
+    /// `Corrupt` if fjall cannot read what it finds, or was written by another version of it, or if something that was
+    /// flushed is gone: a file is missing, or a journal is damaged. Nothing was changed then. The torn end of a journal,
+    /// which was never flushed, is cut off.
     pub fn open(directory: impl AsRef<Path>, options: FjallOptions) -> EngineResult<Self> {
         let directory = directory.as_ref();
         let place = directory.display().to_string();
@@ -136,18 +177,22 @@ impl FjallEngine {
             return Err(EngineError::new(EngineErrorKind::Corrupt, message));
         }
         let directory = directory.canonicalize().map_err(io)?;
-        manifest::check(&directory, &place)?;
+        let found = check::check(&directory, &place)?;
+        if !found.gone.is_empty() {
+            check_sorted_files(&directory, &options, &place, &found.gone)?;
+        }
         let db = open_database(&directory, &options, &place)?;
         let shared = Shared {
             trees: RwLock::default(),
             naming: Mutex::default(),
             stripes: Stripes::new(),
             fence: Fence::new(&directory),
-            journals: Journals::open(&directory).map_err(io)?,
+            journals: Journals::open(&directory, found.turn, found.mark).map_err(io)?,
             options,
             db: Some(db),
         };
         let trees = shared.found_trees()?;
+        trees.values().for_each(|records| shared.journals.made(records.number()));
         *shared.trees.write() = Arc::new(trees);
         // Recovery may have cut a journal: that must not wait for a later sync.
         shared.sync()?;
@@ -211,6 +256,14 @@ impl Shared {
             return Ok(Arc::clone(records));
         }
         self.fence.check(Access::Write)?;
+        let trees = self.trees.read().len();
+        if trees >= TREES_MAX {
+            let message = format!(
+                "{trees} trees are the most on fjall (a table has one, a second while it migrates, and one for a \
+                 quarantine): drop tables, or copy the store to another engine; nothing was changed"
+            );
+            return Err(EngineError::new(EngineErrorKind::Limit, message));
+        }
         let stored = names::stored(name);
         if names::is_hash(&stored) {
             let names = self.keyspace(names::LONG_NAMES)?;
@@ -220,6 +273,7 @@ impl Shared {
         }
         let keyspace = self.keyspace(&stored)?;
         self.synced_keyspaces()?;
+        self.journals.made(keyspace.id());
         let records = Arc::new(Records::new(name.to_owned(), keyspace));
         let mut trees = self.trees.write();
         let mut more = Trees::clone(&trees);
@@ -242,6 +296,7 @@ impl Shared {
             *trees = Arc::new(fewer);
             records
         };
+        self.journals.unmake(records.number()).map_err(|e| self.unsynced(e))?;
         let db = self.db()?;
         self.fence.call(Access::Write, name, || db.delete_keyspace(records.keyspace.clone()))?;
         drop(one_at_a_time);
@@ -260,23 +315,29 @@ impl Shared {
     }
 
     fn sync(&self) -> EngineResult<()> {
-        let db = self.db()?;
-        self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
-        if self.journals.sync().map_err(|e| self.unsynced(e))? {
-            self.write_out(db)?;
+        if self.sync_journal()? {
+            self.write_out(2)?;
         }
         Ok(())
     }
 
+    /// Answers whether fjall has begun a journal since the last sync.
+    fn sync_journal(&self) -> EngineResult<bool> {
+        let db = self.db()?;
+        self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
+        self.journals.sync().map_err(|e| self.unsynced(e))
+    }
+
     /// Lets every tree write its memtable out, so that full journals can go: a tree that is seldom written to would keep
-    /// them, and an open reads them all. fjall does so by itself above its limit only, which a journal that was cut at
-    /// an open stays under. Once for each journal; a tree with nothing in memory does nothing.
-    fn write_out(&self, db: &Database) -> EngineResult<()> {
+    /// them, and an open reads them all. A tree with nothing in memory does nothing. Waits where fjall's queue is full; its
+    /// thread does not, as it sends itself nothing that it would wait for.
+    fn write_out(&self, journals: usize) -> EngineResult<()> {
+        let db = self.db()?;
         let trees = Arc::clone(&self.trees.read());
-        if self.fence.call(Access::Read, "", || Ok(db.journal_count()))? == 1 {
+        if self.fence.call(Access::Read, "", || Ok(db.journal_count()))? < journals {
             return Ok(());
         }
-        for records in trees.values().take(WRITTEN_OUT_MAX) {
+        for records in trees.values() {
             self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
         }
         Ok(())
@@ -308,7 +369,8 @@ impl Shared {
     #[cold]
     fn seal(&self, records: &Records) -> EngineResult<()> {
         records.check()?;
-        self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable()).map(drop)
+        self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
+        self.write_out(JOURNALS_MAX)
     }
 
     #[cold]
@@ -386,7 +448,7 @@ impl Engine for FjallEngine {
         Ok(self.shared.trees.read().keys().cloned().collect())
     }
 
-    /// Cost: a few syncs; the files go when the last handle and the last snapshot of the tree do.
+    /// Cost: some syncs; the files go when the last handle and the last snapshot of the tree do.
     fn drop_tree(&self, name: &str) -> EngineResult<()> {
         self.shared.drop_tree(name)
     }
@@ -440,8 +502,12 @@ impl Engine for FjallEngine {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // Waits for fjall's threads, and syncs the journal. Nobody is there to be told of a failure.
+        // Nobody is there to be told of a failure. fjall waits for its threads, and syncs the journal.
+        let _marked = self.sync_journal();
         let held = (self.db.take(), std::mem::take(&mut *self.trees.write()));
         drop(catch_unwind(AssertUnwindSafe(|| drop(held))));
+        if let Err(e) = self.journals.close() {
+            tracing::warn!(target: "exuvia", error = %e, "the mark of what was synced cannot be synced");
+        }
     }
 }

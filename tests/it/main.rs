@@ -20,6 +20,8 @@ mod engine_fjall;
 mod engine_memory;
 mod engine_sled;
 mod faults;
+#[cfg(feature = "fjall")]
+mod fjall_losses;
 mod full_disk;
 mod golden;
 mod hook_engine;

@@ -6,59 +6,122 @@
 //! 1. fjall's buffer is written: all that was written before the call is in the journal of that moment, or older ones.
 //! 2. The newest journal is looked up, and synced. If it is a newer one than that of step 1: fjall syncs a journal
 //!    before it makes the next.
+//! 3. How far each journal was synced goes into the [`mark`](super::mark): what was read in it before the sync.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use super::batches::Depth;
+use super::mark::{Mark, MarkFiles};
 use crate::engine::draft::sync_directory;
 
 pub(super) struct Journals {
     directory: PathBuf,
-    /// The newest, kept open: a handle is told of a failed write-back since it was opened.
-    newest: Mutex<Option<(u64, File)>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Kept open: a handle is told of a failed write-back since it was opened.
+    newest: Option<(u64, File)>,
+    mark: Mark,
+    files: MarkFiles,
+}
+
+/// The journals of a directory, oldest first.
+pub(super) fn list(directory: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
+    let mut found = BTreeMap::new();
+    for entry in directory.read_dir()? {
+        let path = entry?.path();
+        let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jnl")?.parse().ok());
+        found.extend(number.map(|number| (number, path)));
+    }
+    Ok(found)
 }
 
 impl Journals {
-    /// To be called when fjall has opened `directory`. It syncs the names of its files, too: whoever made them may not
-    /// have come to it.
-    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+    /// To be called when fjall has opened `directory`, with what was marked before and found of each journal. It syncs
+    /// the names of fjall's files, too: whoever made them may not have come to it.
+    pub(super) fn open(directory: &Path, turn: u64, mut mark: Mark) -> io::Result<Self> {
+        for (number, path) in list(directory)? {
+            let length = path.metadata()?.len();
+            // A journal that fjall has cut further than we would have.
+            if mark.journals.get(&number).is_some_and(|extent| extent.bytes > length) {
+                mark.journals.remove(&number);
+            }
+        }
         sync_directory(&directory.join("keyspaces"))?;
+        let files = MarkFiles::open(directory, turn)?;
         sync_directory(directory)?;
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { directory: directory.to_owned(), newest: Mutex::new(None) })
+        let state = State { newest: None, mark, files };
+        Ok(Self { directory: directory.to_owned(), state: Mutex::new(state) })
     }
 
-    fn files(&self) -> io::Result<Vec<(u64, PathBuf)>> {
-        let mut found = Vec::new();
-        for entry in self.directory.read_dir()? {
-            let path = entry?.path();
-            let number = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".jnl")?.parse().ok());
-            found.extend(number.map(|number| (number, path)));
-        }
-        Ok(found)
-    }
-
-    /// Step 2. Answers whether fjall has begun a journal since the last sync. Cost: a listing of a small directory, an
-    /// `fdatasync`.
+    /// Steps 2 and 3. Answers whether fjall has begun a journal since the last sync. Cost: a listing of a small directory,
+    /// reading what was written since, an `fdatasync`, and a write that is not synced.
     pub(super) fn sync(&self) -> io::Result<bool> {
-        let mut newest = self.newest.lock();
-        let (number, path) = self.files()?.into_iter().max().ok_or(io::ErrorKind::NotFound)?;
-        let begun = newest.as_ref().is_some_and(|(known, _)| *known != number);
-        if begun || newest.is_none() {
-            *newest = Some((number, File::open(path)?));
+        let mut state = self.state.lock();
+        let State { newest, mark, files } = &mut *state;
+        let found = list(&self.directory)?;
+        let (number, path) = found.last_key_value().ok_or(io::ErrorKind::NotFound)?;
+        let begun = newest.as_ref().is_some_and(|(known, _)| known != number);
+        for (older, path) in found.range(..number) {
+            // To its end, once: nothing is added to it any more.
+            if begun || !mark.journals.contains_key(older) {
+                match File::open(path) {
+                    Ok(file) => {
+                        mark.journals.entry(*older).or_default().read_on(&file, Depth::Lengths, u64::MAX)?
+                    }
+                    // fjall removed it meanwhile.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+            }
         }
-        newest.as_ref().map_or(Ok(()), |(_, file)| file.sync_data())?;
+        if begun || newest.is_none() {
+            *newest = Some((*number, File::open(path)?));
+        }
+        if let Some((number, file)) = newest {
+            mark.journals.entry(*number).or_default().read_on(file, Depth::Lengths, u64::MAX)?;
+            file.sync_data()?;
+        }
+        mark.journals.retain(|number, _| found.contains_key(number));
+        if let Err(e) = files.write(mark) {
+            // What was flushed is durable; only a later loss of it might not be noticed.
+            tracing::warn!(target: "exuvia", error = %e, "the mark of what was synced cannot be written");
+        }
         Ok(begun)
+    }
+
+    /// A tree is durable.
+    pub(super) fn made(&self, tree: u64) {
+        self.state.lock().mark.trees.insert(tree);
+    }
+
+    /// A tree is about to be removed: nobody will miss it.
+    pub(super) fn unmake(&self, tree: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let State { mark, files, .. } = &mut *state;
+        if mark.trees.remove(&tree) {
+            files.write_durably(mark, &self.directory)?;
+        }
+        Ok(())
+    }
+
+    /// To be called when nothing is written any more.
+    pub(super) fn close(&self) -> io::Result<()> {
+        self.state.lock().files.sync(&self.directory)
     }
 
     /// Whether somebody waits for the disk.
     pub(super) fn is_syncing(&self) -> bool {
-        self.newest.is_locked()
+        self.state.is_locked()
     }
 
     /// fjall makes the directory of a keyspace without a sync of the one above it.
@@ -69,7 +132,7 @@ impl Journals {
     /// Bytes that the journals take on the disk: fjall makes them 64 MiB long, of which most is not written.
     pub(super) fn bytes(&self) -> io::Result<u64> {
         let mut bytes = 0;
-        for (_, path) in self.files()? {
+        for path in list(&self.directory)?.values() {
             match path.metadata() {
                 Ok(metadata) => bytes += taken(&metadata),
                 // fjall removed it meanwhile.

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use exuvia::engine::{Engine, MemoryEngine};
+use exuvia::engine::{Engine, EngineKind, MemoryEngine};
 use exuvia::{CastError, Error, Origin, Phase, Result, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 
 use super::says;
+use crate::scratch::Scratch;
 use crate::stored::{self, Bytes, dump, envelope, load, migrating, sealed, settled, store_of, user_v1};
 use crate::types::*;
 
@@ -123,6 +124,26 @@ fn a_missing_catalog_is_not_an_empty_store() {
 
     let foreign = load(&vec![("somebody's".to_owned(), b"k".to_vec(), b"v".to_vec())]);
     says(&refused(&foreign), &["catalog", "missing"]);
+}
+
+/// An engine would make the tree anew, and the table would be empty.
+#[test]
+fn a_missing_tree_is_not_an_empty_table() {
+    for kind in [EngineKind::Sled, EngineKind::Fjall] {
+        let scratch = Scratch::new("missing-tree");
+        let open = || Store::options().engine(kind).open(scratch.path());
+        let store = open().unwrap();
+        drop(store.table::<u64, UserV1>("users").unwrap());
+        store.close().unwrap();
+        open().unwrap().close().unwrap();
+        let engine = crate::records::on_disk(kind, &scratch);
+        engine.drop_tree("1/2").unwrap();
+        engine.flush().unwrap();
+        drop(engine);
+        let e = open().map(drop).unwrap_err();
+        assert!(e.is_corruption(), "{e:?}");
+        says(&e, &["1/2", "users", "missing", "restore"]);
+    }
 }
 
 #[test]

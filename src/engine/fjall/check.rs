@@ -1,0 +1,110 @@
+//! What is looked at before fjall opens a directory, because fjall would open it without a word: without what a missing or
+//! damaged file held, which it then cuts off or removes. Nothing is changed here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::batches::{Depth, Extent};
+use super::mark::Mark;
+use super::{journal, manifest};
+use crate::engine::EngineResult;
+use crate::error::{EngineError, EngineErrorKind};
+
+/// How often a look that finds a loss begins again: whoever has the directory open changes it meanwhile.
+const LOOKS_MAX: usize = 3;
+
+/// What was found, and is there when fjall has opened the directory.
+pub(super) struct Found {
+    pub(super) turn: u64,
+    /// What was marked, with what each journal holds.
+    pub(super) mark: Mark,
+    /// The last sequence numbers of trees in journals that are gone: they have to be in sorted files.
+    pub(super) gone: BTreeMap<u64, u64>,
+}
+
+/// Checks the directory of a store that was made before. Cost: reads the journals and the lists of files.
+pub(super) fn check(directory: &Path, place: &str) -> EngineResult<Found> {
+    check_count(directory, place)?;
+    manifest::check(directory, place)?;
+    let mut looks = 0;
+    loop {
+        let looked = look(directory).map_err(|e| EngineError::io(place, e))?;
+        looks += 1;
+        match looked {
+            Ok(found) => return Ok(found),
+            Err(loss) if looks == LOOKS_MAX => return Err(lost(directory, place, &loss)),
+            Err(_) => {}
+        }
+    }
+}
+
+/// An open of so many trees could wait for ever.
+fn check_count(directory: &Path, place: &str) -> EngineResult<()> {
+    let trees = match directory.join("keyspaces").read_dir() {
+        Ok(trees) => trees.count(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+        Err(e) => return Err(EngineError::io(place, e)),
+    };
+    if trees <= super::QUEUE_PLACES {
+        return Ok(());
+    }
+    let message = format!(
+        "{place}: {trees} trees are more than fjall can be sure to open: open the store with the release that made them, and \
+         drop tables or copy it to another engine"
+    );
+    Err(EngineError::new(EngineErrorKind::Limit, message))
+}
+
+/// The error for something that was flushed and is not there.
+pub(super) fn lost(directory: &Path, place: &str, what: &str) -> EngineError {
+    let message = format!(
+        "{place}: {what}, and with it records that were flushed: restore the store from a copy; or, to go on with what is \
+         left, copy {} for safety, remove its files synced.0 and synced.1, and open it again",
+        directory.display()
+    );
+    EngineError::new(EngineErrorKind::Corrupt, message)
+}
+
+fn look(directory: &Path) -> io::Result<Result<Found, String>> {
+    let (turn, marked) = Mark::read(directory)?.unwrap_or_default();
+    for tree in [0].iter().chain(&marked.trees) {
+        let current = Path::new("keyspaces").join(tree.to_string()).join("current");
+        if !directory.join(&current).try_exists()? {
+            return Ok(Err(format!("{} is missing", current.display())));
+        }
+    }
+    let journals = journal::list(directory)?;
+    let mut found = BTreeMap::new();
+    for (number, path) in &journals {
+        let mut extent = Extent::default();
+        let file = File::open(path)?;
+        if let Some(synced) = marked.journals.get(number) {
+            extent.read_on(&file, Depth::Checksums, synced.bytes)?;
+            if (extent.bytes, extent.heads) != (synced.bytes, synced.heads) {
+                let (whole, synced) = (extent.bytes, synced.bytes);
+                return Ok(Err(format!(
+                    "{number}.jnl is damaged: {whole} bytes can be read, of {synced} flushed"
+                )));
+            }
+        }
+        extent.read_on(&file, Depth::Checksums, u64::MAX)?;
+        found.insert(*number, extent);
+    }
+    let newest = journals.last_key_value().map(|(number, _)| *number);
+    let missing = marked.journals.keys().filter(|number| !journals.contains_key(number));
+    let missing: BTreeSet<u64> = missing.copied().collect();
+    if newest.is_none() || missing.last().copied() > newest {
+        // fjall never removes the newest.
+        let number = missing.last().map_or("the journal".to_owned(), |number| format!("{number}.jnl"));
+        return Ok(Err(format!("{number} is missing")));
+    }
+    let mut gone = BTreeMap::new();
+    for (tree, last) in missing.iter().filter_map(|number| marked.journals.get(number)).flat_map(|e| &e.last)
+    {
+        let known = gone.entry(*tree).or_insert(0);
+        *known = (*known).max(*last);
+    }
+    Ok(Ok(Found { turn, mark: Mark { trees: marked.trees, journals: found }, gone }))
+}
