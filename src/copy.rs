@@ -14,6 +14,7 @@
 //! A crash before 5 leaves a directory that says that it was being made (`EXUVIA.new`); the next copy to it starts anew. The
 //! source is never changed.
 
+use std::collections::BTreeSet;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 use std::path::Path;
 use std::sync::Arc;
@@ -95,7 +96,7 @@ impl Store {
         let copying = Copying::begin(core)?;
         let mut copied = Vec::new();
         let mut paced = Paced::new(&core.shared, core.shared.settings.budget);
-        for tree in named(&copying.catalog) {
+        for tree in copying.trees() {
             copied.push(copying.copy(&tree, destination, &mut paced)?);
         }
         let mut catalog = copying.catalog.clone();
@@ -135,6 +136,8 @@ struct Copying<'a> {
     catalog: Catalog,
     /// `None`: the engine is frozen.
     snapshot: Option<Arc<dyn Snapshot>>,
+    /// What was there before the moment, or after it: a tree is made when it is asked for.
+    there: BTreeSet<String>,
 }
 
 /// One tree, as it was read.
@@ -183,9 +186,10 @@ impl<'a> Copying<'a> {
             return Err(Error::state("copy", "another copy of this store runs; wait for it"));
         }
         // From here on dropping it ends the copy.
-        let mut copying = Self { core, catalog: Catalog::new(""), snapshot: None };
+        let mut copying = Self { core, catalog: Catalog::new(""), snapshot: None, there: BTreeSet::new() };
         // A sweep that is at work drops what it has begun with.
         core.stop_sweeper();
+        copying.there.extend(core.shared.engine.trees()?);
         copying.catalog = core.with_catalog(|catalog| -> Result<Catalog> {
             match &core.shared.freezing {
                 Some(freezing) => {
@@ -196,8 +200,14 @@ impl<'a> Copying<'a> {
             }
             Ok(catalog.clone())
         })?;
+        copying.there.extend(core.shared.engine.trees()?);
         core.start_sweeper();
         Ok(copying)
+    }
+
+    /// What is copied: all that the catalog names, but for a quarantine that was never needed.
+    fn trees(&self) -> impl Iterator<Item = String> {
+        named(&self.catalog).into_iter().filter(|tree| is_records(tree) || self.there.contains(tree))
     }
 
     fn page(&self, tree: &str, after: Option<&[u8]>, page: &mut Page) -> crate::engine::EngineResult<bool> {

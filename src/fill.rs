@@ -23,6 +23,8 @@ use crate::migration::{Budget, Paced};
 use crate::route::{Fence, Kind, NamedTree, Route, TableState};
 use crate::sync::Instant;
 
+const MIGRATING: &str = "a migration of it is open; contract or abandon that before the table is filled";
+
 /// A table that is being filled. Dropped before it is published, it leaves the table as it was.
 pub(crate) struct Fill {
     core: Arc<Core>,
@@ -52,12 +54,13 @@ impl Fill {
         let (stored, tree) = match &route.kind {
             Kind::Settled { stored, tree } => (stored, tree),
             Kind::Dropped => return Err(state.dropped()),
-            Kind::Open(_) | Kind::Folding(_) => {
-                return refuse(
-                    "a migration of it is open; contract or abandon that before the table is filled",
-                );
-            }
+            Kind::Open(_) | Kind::Folding(_) => return refuse(MIGRATING),
         };
+        // A step that touches no record leaves the route settled.
+        let name = core.name_of(state)?;
+        if core.with_catalog(|catalog| catalog.table(&name).is_ok_and(|table| table.migration.is_some())) {
+            return refuse(MIGRATING);
+        }
         if *stored != view {
             let reason =
                 format!("the table is written in version {stored}; fill it with a handle of that version");

@@ -47,7 +47,7 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, Bound)> {
         Ok(meta) if !meta.file_type().is_socket() => {
             return refuse("is there and is no socket; name another path for the control socket");
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
+        Ok(_) if answers(path)? => {
             return refuse(
                 "another program answers on this socket; name another path for the control socket",
             );
@@ -72,6 +72,23 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, Bound)> {
     let _empty_or_of_no_use = fs::remove_dir_all(&closed);
     let listener = made.map_err(|e| failed(path, e))?;
     Ok((listener, Bound { path: path.to_owned(), identity: identity(path) }))
+}
+
+/// Whether somebody listens. Does not wait: who listens and has not come to accept is there all the same, and answers
+/// "try again" once its queue is full.
+fn answers(path: &Path) -> Result<bool> {
+    use rustix::io::{Errno, ioctl_fionbio};
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
+    let asked = || {
+        let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        ioctl_fionbio(&socket, true)?;
+        connect(&socket, &SocketAddrUnix::new(path)?)
+    };
+    match asked() {
+        Ok(()) | Err(Errno::AGAIN | Errno::INPROGRESS) => Ok(true),
+        Err(Errno::CONNREFUSED | Errno::NOENT) => Ok(false),
+        Err(e) => Err(failed(path, e.into())),
+    }
 }
 
 /// Bounds how long an accept waits.

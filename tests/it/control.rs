@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::bad_input::says;
 use crate::command::{DONE, INPUT, refused, run, run_json};
+use crate::hook_engine::elsewhere;
 use crate::scene::until;
 use crate::scratch::Scratch;
 use crate::types::*;
@@ -324,4 +325,35 @@ fn a_socket_that_no_process_holds_any_more_is_no_hindrance() {
     store.control_socket(path.join("control.sock")).unwrap();
     assert!(run(&["status", path.to_str().unwrap()], DONE).0.contains("open in another process"));
     store.close().unwrap();
+}
+
+/// A program that listens and never accepts, with a full queue: asking it whether it is there must not wait for it.
+#[test]
+fn a_socket_that_does_not_accept_is_found_taken_at_once() {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
+    let scratch = Scratch::new("control-full");
+    let path = scratch.path().join("taken.sock");
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let stream = || socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let listener = stream();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 1).unwrap();
+    let mut clients = Vec::new();
+    loop {
+        let client = stream();
+        rustix::io::ioctl_fionbio(&client, true).unwrap();
+        let connected = connect(&client, &address);
+        clients.push(client);
+        if connected.is_err() {
+            break;
+        }
+        assert!(clients.len() < 100, "its queue is full some time");
+    }
+    let store = Store::open(scratch.path().join("store")).unwrap();
+    let (asking, at) = (store.clone(), path.clone());
+    let e = elsewhere("a control socket", move || asking.control_socket(at).map(drop)).unwrap_err();
+    says(&e, &["another program answers", "name another path"]);
+    assert!(path.exists());
+    drop((listener, clients));
+    store.control_socket(&path).unwrap();
 }

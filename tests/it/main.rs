@@ -3,6 +3,7 @@
 mod admin;
 mod atomic;
 mod bad_input;
+mod bank;
 #[cfg(feature = "cli")]
 mod command;
 #[cfg(feature = "cli")]

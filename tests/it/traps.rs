@@ -607,6 +607,10 @@ fn trap_a_no_op_migration_rewrites_everything() {
     engine.reset();
     let migration = store.migration("rename").table(&renamed).begin().unwrap();
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
+    // A bulk load is refused at its start, and not after all of it.
+    let records = std::iter::from_fn(|| -> Option<(u64, Renamed)> { panic!("no record is asked for") });
+    let refused = renamed.bulk_load(records).unwrap_err();
+    assert!(refused.to_string().contains("a migration of it is open"), "{refused}");
     migration.rollback().unwrap();
     migration.resume().unwrap();
     migration.wait().unwrap();
