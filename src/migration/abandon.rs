@@ -54,7 +54,8 @@ impl AbandonPlan {
     ///
     /// # Errors
     ///
-    /// A state that changed meanwhile, or a failing engine.
+    /// A state that changed meanwhile, or a failing engine. If keeping had begun it goes on in the background, as
+    /// [`Migration::wait`] says, and there is no way back.
     pub fn execute(self) -> Result<()> {
         let started = Instant::now();
         let core = self.migration.core();
@@ -108,7 +109,7 @@ impl AbandonPlan {
     fn fold_unannounced(&self, core: &Core) -> Result<()> {
         let meter = core.shared.recorder.background();
         for table in &self.run.tables {
-            super::fold::fold_table(&self.run, table, &meter)?;
+            super::fold::fold_table(&self.run, table, &meter, &mut super::retry::Retries::new())?;
         }
         let event = self.migration.event("abandon");
         close_at_from(core, &self.run, Instant::now(), event, Phase::RolledBack)

@@ -23,7 +23,7 @@ use crate::catalog::{Stage, quarantine_tree};
 use crate::core::Shared;
 use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
 use crate::envelope::{self, Entry, Flags};
-use crate::error::{EngineErrorKind, Error, Result};
+use crate::error::Result;
 use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
 use crate::quarantine;
@@ -302,15 +302,6 @@ fn describe(failure: &CastFailure) -> String {
 /// is what a foreground call waits for.
 pub(crate) fn give_turn() {
     thread::yield_now();
-}
-
-/// An error that trying again may mend.
-pub(crate) fn is_transient(e: &Error) -> bool {
-    match e {
-        Error::Engine(e) => !matches!(e.kind(), EngineErrorKind::Corrupt | EngineErrorKind::Limit),
-        Error::Conflict { .. } => true,
-        _ => false,
-    }
 }
 
 /// Time that a step took, user code included.

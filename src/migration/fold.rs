@@ -15,9 +15,10 @@ use crate::engine::{Outcome, Page, Value};
 use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
-use crate::migration::backfill::{give_turn, is_transient, timed};
+use crate::migration::backfill::{give_turn, timed};
 use crate::migration::pacer::{self, Measured};
-use crate::migration::run::{Run, RunTable, Waiting};
+use crate::migration::retry::{self, Retries, is_transient};
+use crate::migration::run::{Run, RunTable};
 use crate::migration::worker;
 use crate::resolve::{self, Form, Side};
 use crate::route::{Kind, Open, Route};
@@ -31,29 +32,21 @@ const PAGE_RECORDS: usize = 64;
 pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
     worker::lower_priority();
     let meter = core.shared.recorder.background();
-    let mut retry = Duration::from_millis(50);
+    let mut retries = Retries::new();
     while !run.stopping() {
-        match fold(core, run, &meter) {
+        match fold(core, run, &meter, &mut retries) {
             Ok(()) => return,
-            Err(e) if is_transient(&e) && !core.shared.is_poisoned() => {
-                run.set(|control| control.waiting = Some(Waiting::Retry { reason: e.to_string() }));
-                run.sleep(retry);
-                retry = (retry * 2).min(Duration::from_secs(10));
-            }
-            Err(e) => {
-                tracing::error!(target: "exuvia", error = %e, "folding ended");
-                run.set(|control| control.waiting = Some(Waiting::Failed { reason: e.to_string() }));
-                return;
-            }
+            Err(e) if is_transient(&e) && !core.shared.is_poisoned() => retries.rest(run, "folding", &e),
+            Err(e) => return retry::failed(run, "folding", &e),
         }
     }
 }
 
-fn fold(core: &Arc<Core>, run: &Run, meter: &BackgroundMeter) -> Result<()> {
+fn fold(core: &Arc<Core>, run: &Run, meter: &BackgroundMeter, retries: &mut Retries) -> Result<()> {
     let started = Instant::now();
     let mut moved = 0;
     for table in &run.tables {
-        moved += fold_table(run, table, meter)?;
+        moved += fold_table(run, table, meter, retries)?;
         if run.stopping() {
             return Ok(());
         }
@@ -62,7 +55,12 @@ fn fold(core: &Arc<Core>, run: &Run, meter: &BackgroundMeter) -> Result<()> {
 }
 
 /// Moves everything; answers the number of records that were moved.
-pub(super) fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<u64> {
+pub(super) fn fold_table(
+    run: &Run,
+    table: &RunTable,
+    meter: &BackgroundMeter,
+    retries: &mut Retries,
+) -> Result<u64> {
     let state = &table.state;
     let route = state.route_owned();
     let (Kind::Folding(open) | Kind::Open(open)) = &route.kind else {
@@ -90,6 +88,9 @@ pub(super) fn fold_table(run: &Run, table: &RunTable, meter: &BackgroundMeter) -
             Ok((read, end))
         });
         let (page, end) = result?;
+        if page > 0 {
+            retries.got_on();
+        }
         meter.record(&calls);
         let engine = calls.iter().sum();
         state.shared.recorder.batch(engine);

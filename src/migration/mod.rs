@@ -19,6 +19,7 @@ mod fold;
 mod paced;
 mod pacer;
 mod plan;
+mod retry;
 mod run;
 mod status;
 mod sweep;
@@ -27,9 +28,9 @@ mod worker;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{Phase, Progress, Stage, Step};
+use crate::catalog::{MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Change, Core, Lease};
-use crate::error::{Error, Result};
+use crate::error::{EngineError, Error, Result};
 use crate::ledger::Event;
 use crate::route::{Frontier, Route};
 use crate::seeded::{Bug, bug};
@@ -136,8 +137,15 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// The backfill cannot get on by itself: it is paused, rolled back, lacks code or space, or failed.
+    /// The backfill cannot get on by itself: it is paused, rolled back, lacks code or space, or failed. A failure of the
+    /// engine that trying again may mend is one after some two seconds, in which it was tried six times. It goes on being tried,
+    /// at least every ten seconds and whenever this is called, and goes on where it was: mend the cause, and wait again.
     pub fn wait(&self) -> Result<Status> {
+        let mut known = self.tries();
+        if known.is_some() {
+            // Who waits again has mended something: that is tried now.
+            self.run()?.set(|_| {});
+        }
         loop {
             let status = self.status()?;
             match (&status.phase, &status.backfill) {
@@ -147,13 +155,49 @@ impl Migration {
                     return Err(self.refuse("it is rolled back, so nothing is in progress; resume it"));
                 }
                 (_, Backfill::Paused) => return Err(self.refuse("its backfill is paused; unpause it")),
-                (_, Backfill::Waiting(waiting)) if !matches!(waiting, Waiting::Retry { .. }) => {
-                    return Err(self.refuse(format!("its backfill waits: {waiting}")));
-                }
-                _ => {}
+                (_, Backfill::Waiting(Waiting::Retry { tries, .. })) if known == Some(*tries) => {}
+                (_, Backfill::Waiting(waiting)) if waiting.needs_help() => return Err(self.stuck(waiting)),
+                _ => known = None,
             }
             self.core().shared.check_usable()?;
             thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Failures in a row that a caller was told of, or would be.
+    fn tries(&self) -> Option<u32> {
+        match self.core().runs.lock().get(&self.name)?.control().waiting {
+            Some(Waiting::Retry { tries, .. }) => (tries >= retry::TRIES_PATIENT).then_some(tries),
+            _ => None,
+        }
+    }
+
+    fn stuck(&self, waiting: &Waiting) -> Error {
+        if let Err(e) = self.core().shared.check_usable() {
+            return e;
+        }
+        let what = match self.core().catalog().migration(&self.name).and_then(MigrationEntry::phase) {
+            Ok(Phase::Folding) => "its folding",
+            _ => "its backfill",
+        };
+        let failure = self.core().runs.lock().get(&self.name).and_then(|run| run.control().failure);
+        match (waiting, failure) {
+            (Waiting::Retry { .. }, Some(kind)) => {
+                let message = format!(
+                    "migration {}: {what} waits: {waiting}; mend the cause, and it goes on where it was",
+                    self.name
+                );
+                EngineError::new(kind, message).into()
+            }
+            (Waiting::Failed { .. }, Some(kind)) => {
+                let message = format!(
+                    "migration {}: {what} ended: {waiting}; mend the cause, close the store and open it again, and it goes \
+                     on where it was",
+                    self.name
+                );
+                EngineError::new(kind, message).into()
+            }
+            _ => self.refuse(format!("{what} waits: {waiting}")),
         }
     }
 

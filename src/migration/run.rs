@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::catalog::{Catalog, MigrationEntry, Phase, Progress, Stage, Step};
 use crate::core::{Core, Shared};
 use crate::engine::Page;
-use crate::error::{Error, Result};
+use crate::error::{EngineErrorKind, Error, Result};
 use crate::flusher::Ticket;
 use crate::lineage::Casts;
 use crate::migration::Budget;
@@ -55,6 +55,8 @@ pub(crate) struct Control {
     pub(crate) running: bool,
     pub(crate) budget: Budget,
     pub(crate) waiting: Option<Waiting>,
+    /// What kind of failure of the engine it waits for, if it does.
+    pub(crate) failure: Option<EngineErrorKind>,
     /// When and where the present worker started: for rate and ETA.
     pub(crate) started: Option<(Instant, u64, f64)>,
     pub(crate) closed: bool,
@@ -82,6 +84,8 @@ pub enum Waiting {
     Retry {
         /// The error.
         reason: String,
+        /// Failures in a row, with nothing done between them.
+        tries: u32,
     },
     /// The worker ended with an error that trying again does not mend.
     Failed {
@@ -122,6 +126,7 @@ impl Run {
             running: false,
             budget: core.shared.settings.budget,
             waiting: None,
+            failure: None,
             started: None,
             closed: false,
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::catalog::{Catalog, Counts, Phase};
 use crate::core::Core;
 use crate::error::Result;
+use crate::migration::retry::TRIES_PATIENT;
 use crate::migration::run::Waiting;
 use crate::migration::worker;
 
@@ -82,9 +83,20 @@ impl std::fmt::Display for Waiting {
             Waiting::Background => {
                 f.write_str("the store was opened without background work; open it with it, and it goes on")
             }
-            Waiting::Retry { reason } => write!(f, "the engine failed, it is tried again: {reason}"),
+            Waiting::Retry { reason, tries } => {
+                let times = if *tries == 1 { String::new() } else { format!(" {tries} times in a row") };
+                write!(f, "the engine failed{times}, it is tried again: {reason}")
+            }
             Waiting::Failed { reason } => write!(f, "it failed: {reason}"),
         }
+    }
+}
+
+impl Waiting {
+    /// Whether somebody has to do something before it gets on: false only while a failure of the engine is young enough
+    /// (less than six failures in a row, some two seconds) that trying again may have mended it soon.
+    pub fn needs_help(&self) -> bool {
+        !matches!(self, Waiting::Retry { tries, .. } if *tries < TRIES_PATIENT)
     }
 }
 

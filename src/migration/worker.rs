@@ -7,8 +7,9 @@ use crate::catalog::Phase;
 use crate::core::{Change, Core, Shared};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
-use crate::migration::backfill::{Stepped, TableBackfill, is_transient, timed};
+use crate::migration::backfill::{Stepped, TableBackfill, timed};
 use crate::migration::pacer::{self, Measured};
+use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::{Instant, thread};
@@ -19,8 +20,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often an idle worker looks at a page of each quarantine.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// Starts the worker of a run if the migration goes forward, is not paused, and the code is there.
 pub(crate) fn start(core: &Arc<Core>, run: &Arc<Run>) -> Result<()> {
@@ -53,27 +52,18 @@ fn work(core: &Arc<Core>, run: &Arc<Run>) {
     let first = fraction(run);
     let copied = run.tables.iter().map(|t| t.progress.lock().counts.copied).sum();
     run.set(|control| control.started = Some((Instant::now(), copied, first)));
-    let mut retry = RETRY_FIRST;
+    let mut retries = Retries::new();
     while !run.stopping() {
-        match backfill(core, run, &meter) {
+        match backfill(core, run, &meter, &mut retries) {
             Ok(()) => return,
-            Err(e) if is_transient(&e) && !core.shared.is_poisoned() => {
-                tracing::warn!(target: "exuvia", error = %e, "backfill failed; it goes on where it was");
-                run.set(|control| control.waiting = Some(Waiting::Retry { reason: e.to_string() }));
-                run.sleep(retry);
-                retry = (retry * 2).min(RETRY_MAX);
-            }
-            Err(e) => {
-                tracing::error!(target: "exuvia", error = %e, "backfill ended");
-                run.set(|control| control.waiting = Some(Waiting::Failed { reason: e.to_string() }));
-                return;
-            }
+            Err(e) if is_transient(&e) && !core.shared.is_poisoned() => retries.rest(run, "backfill", &e),
+            Err(e) => return retry::failed(run, "backfill", &e),
         }
     }
 }
 
 /// Runs until the run is stopped.
-fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result<()> {
+fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: &mut Retries) -> Result<()> {
     let mut tables = Vec::new();
     for table in &run.tables {
         let casts =
@@ -108,12 +98,16 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter) -> Result
         }
         if stepped.caught_up {
             completed(core, run)?;
+            retries.got_on();
             if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
                 tidied = Some(Instant::now());
                 tidy(run)?;
             }
             run.sleep(LOOK_EVERY);
             continue;
+        }
+        if stepped.records > 0 {
+            retries.got_on();
         }
         core.shared.recorder.batch(stepped.engine);
         run.set_activity(Activity::Backfill);

@@ -254,6 +254,11 @@ impl HookEngine {
         self.rule(When::Before, Some(call), tree, None, nth, Action::Fail(EngineErrorKind::Io));
     }
 
+    /// As [`fail`](Self::fail), with an error of this kind.
+    pub fn fail_as(&self, call: Call, tree: &str, nth: u64, kind: EngineErrorKind) {
+        self.rule(When::Before, Some(call), tree, None, nth, Action::Fail(kind));
+    }
+
     /// Lets the `nth` call be done, and answer that it failed.
     pub fn fail_after(&self, call: Call, tree: &str, nth: u64) {
         self.rule(When::After, Some(call), tree, None, nth, Action::Fail(EngineErrorKind::Io));

@@ -43,6 +43,7 @@ mod process_death;
 mod records;
 #[cfg(feature = "cli")]
 mod records_json;
+mod retries;
 mod review;
 mod scene;
 mod scratch;

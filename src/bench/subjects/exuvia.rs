@@ -168,7 +168,7 @@ impl Subject for Exuvia {
                 return Ok(true);
             }
             if let crate::Backfill::Waiting(waiting) = &status.backfill
-                && !matches!(waiting, crate::Waiting::Retry { .. })
+                && waiting.needs_help()
             {
                 return Err(Failure::subject("wait", waiting));
             }

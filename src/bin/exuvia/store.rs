@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use exuvia::engine::EngineKind;
-use exuvia::{Backfill, Error, Migration, Store, Table, Version, Waiting};
+use exuvia::{Backfill, Error, Migration, Store, Table, Version};
 
 use crate::failure::Failure;
 use crate::subject::{Progress, Refusal, Rollout, Step, Subject};
@@ -111,7 +111,7 @@ impl Rollout for Airports {
     fn progress(&self, step: Step) -> Result<Progress, Failure> {
         let status = self.migration(step)?.status()?;
         if let Backfill::Waiting(waiting) = &status.backfill
-            && !matches!(waiting, Waiting::Retry { .. })
+            && waiting.needs_help()
         {
             return Err(Failure::Store(format!("the backfill does not get on: {waiting}")));
         }
