@@ -53,7 +53,7 @@ fn format_error<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
 
 #[test]
 fn a_wrong_path_is_named() {
-    KINDS.into_iter().for_each(a_wrong_path_is_named_on);
+    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(a_wrong_path_is_named_on);
 }
 
 fn a_wrong_path_is_named_on(kind: EngineKind) {
@@ -76,7 +76,7 @@ fn a_wrong_path_is_named_on(kind: EngineKind) {
 
 #[test]
 fn a_foreign_directory_is_left_alone() {
-    KINDS.into_iter().for_each(a_foreign_directory_is_left_alone_on);
+    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(a_foreign_directory_is_left_alone_on);
 }
 
 fn a_foreign_directory_is_left_alone_on(kind: EngineKind) {
@@ -105,7 +105,7 @@ fn a_foreign_directory_is_left_alone_on(kind: EngineKind) {
 
 #[test]
 fn the_mark_names_format_and_engine() {
-    KINDS.into_iter().for_each(the_mark_names_format_and_engine_on);
+    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(the_mark_names_format_and_engine_on);
 }
 
 fn the_mark_names_format_and_engine_on(kind: EngineKind) {
@@ -136,7 +136,10 @@ fn the_mark_names_format_and_engine_on(kind: EngineKind) {
 
 #[test]
 fn records_that_are_gone_are_not_an_empty_store() {
-    KINDS.into_iter().for_each(records_that_are_gone_are_not_an_empty_store_on);
+    KINDS
+        .into_iter()
+        .filter(|kind| kind.is_built_in())
+        .for_each(records_that_are_gone_are_not_an_empty_store_on);
 }
 
 fn records_that_are_gone_are_not_an_empty_store_on(kind: EngineKind) {
@@ -163,7 +166,7 @@ fn records_that_are_gone_are_not_an_empty_store_on(kind: EngineKind) {
 /// What a process that died while it made a store may leave behind is made a store by the next one.
 #[test]
 fn a_store_that_was_being_made_is_finished() {
-    KINDS.into_iter().for_each(a_store_that_was_being_made_is_finished_on);
+    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(a_store_that_was_being_made_is_finished_on);
 }
 
 fn a_store_that_was_being_made_is_finished_on(kind: EngineKind) {
@@ -197,7 +200,10 @@ fn a_store_that_was_being_made_is_finished_on(kind: EngineKind) {
 
 #[test]
 fn a_second_process_and_a_second_handle_are_refused() {
-    KINDS.into_iter().for_each(a_second_process_and_a_second_handle_are_refused_on);
+    KINDS
+        .into_iter()
+        .filter(|kind| kind.is_built_in())
+        .for_each(a_second_process_and_a_second_handle_are_refused_on);
 }
 
 fn a_second_process_and_a_second_handle_are_refused_on(kind: EngineKind) {
@@ -239,7 +245,7 @@ fn a_second_process_and_a_second_handle_are_refused_on(kind: EngineKind) {
 
 #[test]
 fn no_permission_is_named() {
-    KINDS.into_iter().for_each(no_permission_is_named_on);
+    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(no_permission_is_named_on);
 }
 
 fn no_permission_is_named_on(kind: EngineKind) {
