@@ -114,7 +114,7 @@ impl<K: Key> Quarantined<K> {
                 Kind::Dropped => Err(self.state.dropped()),
                 Kind::Settled { .. } | Kind::Folding(_) => Ok((VecDeque::new(), None)),
             };
-            if self.state.epoch_is(route.epoch) {
+            if self.state.holds(route.epoch) {
                 (self.page, self.next) = read?;
                 return Ok(());
             }

@@ -20,7 +20,7 @@ use crate::resolve::{self, Form, Side};
 use crate::seeded::{Bug, bug};
 use crate::stats::Activity;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
-use crate::sync::{ArcSwap, ArrayQueue, Mutex};
+use crate::sync::{ArcSwap, ArrayQueue, Mutex, thread};
 
 /// A table's place and rules at one epoch.
 #[derive(Clone)]
@@ -241,6 +241,16 @@ impl TableState {
         self.epoch.load(Ordering::Relaxed) == epoch
     }
 
+    /// Whether what was read by a route of this epoch counts. Otherwise the caller looks again; a flip that is half-way,
+    /// in a thread that has lost its processor, goes first, or the caller would spin for as long.
+    #[inline]
+    pub(crate) fn holds(&self, epoch: u64) -> bool {
+        self.epoch_is(epoch) || {
+            give_turn();
+            false
+        }
+    }
+
     /// Whether the epoch is `epoch` and, while the caller holds the gate, stays it.
     #[inline]
     pub(crate) fn is_at(&self, epoch: u64) -> bool {
@@ -306,7 +316,7 @@ impl TableState {
         loop {
             let route = self.route();
             let found = self.read_once(&route, key, view, &mut Direct);
-            if self.epoch_is(route.epoch) || bug(Bug::ReadEpochUnchecked) {
+            if self.holds(route.epoch) || bug(Bug::ReadEpochUnchecked) {
                 return found;
             }
         }
@@ -425,6 +435,11 @@ impl TableState {
         self.shared.check_usable()?;
         Ok(Some(call()?))
     }
+}
+
+#[cold]
+fn give_turn() {
+    thread::yield_now();
 }
 
 impl Open {

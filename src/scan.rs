@@ -195,7 +195,7 @@ impl Pages {
             let route = state.route_owned();
             let frontier = state.frontier();
             let page = read_page(&state, &route, &frontier, self.view, self.range(), reverse, self.limit);
-            if state.epoch_is(route.epoch) {
+            if state.holds(route.epoch) {
                 break page;
             }
         };

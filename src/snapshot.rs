@@ -102,7 +102,7 @@ fn pin(shared: &Shared, tables: &[Arc<TableState>]) -> Result<Option<Vec<Arc<Pin
         let Some(moment) = shared.engine.snapshot()? else {
             return Ok(None);
         };
-        if tables.iter().zip(&places).all(|(table, (route, _))| table.epoch_is(route.epoch)) {
+        if tables.iter().zip(&places).all(|(table, (route, _))| table.holds(route.epoch)) {
             let pinned = |(route, frontier): (Arc<Route>, _)| {
                 Arc::new(Pinned::new(Route::clone(&route), frontier, &moment))
             };

@@ -148,7 +148,7 @@ impl TableState {
                 Ok(true) => return self.shared.written(),
                 Ok(false) => {}
                 // What an old route led to may be gone by now, and that is no failure of the new one.
-                Err(_) if !self.epoch_is(route.epoch) => {}
+                Err(_) if !self.holds(route.epoch) => {}
                 Err(e) => return Err(e),
             }
         }

@@ -29,8 +29,12 @@ mod hook_engine;
 mod hooks;
 mod import;
 mod invariants;
+mod isolation;
 mod key_types;
 mod lifecycle;
+#[path = "../linear/mod.rs"]
+mod linear;
+mod linearizable;
 mod memory;
 mod mirror;
 mod model;
