@@ -258,6 +258,14 @@ impl Catalog {
         self.tables.values().any(|table| table.generations.iter().any(|g| table.tree(g) == tree))
     }
 
+    /// What damaged bytes say, if they say anything that makes sense: for a salvage, and nothing else.
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    pub(crate) fn from_damaged(bytes: &[u8]) -> Option<Self> {
+        let (body, _checksum) = bytes.split_at_checked(bytes.len().checked_sub(4)?)?;
+        let catalog: Self = codec::decode(body.split_first()?.1).ok()?;
+        check::check(&catalog).ok().map(|()| catalog)
+    }
+
     pub(crate) fn to_bytes(&self) -> Result<Vec<u8>> {
         to_bytes(FORMAT, KEY, self)
     }
@@ -281,7 +289,7 @@ fn damaged(reason: String) -> Error {
 }
 
 /// The key of a shape: its content names it, so it is written once and never changed.
-fn shape_key(fingerprint: &[u8; 32]) -> Vec<u8> {
+pub(crate) fn shape_key(fingerprint: &[u8; 32]) -> Vec<u8> {
     let mut key = b"shape/".to_vec();
     key.extend_from_slice(fingerprint);
     key
@@ -303,6 +311,14 @@ pub(crate) fn load_shape(engine: &dyn Engine, fingerprint: &[u8; 32]) -> Result<
     let missing = || Error::corrupt(TREE, &key, "the shape of a version is missing");
     let bytes = engine.tree(TREE)?.get(&key)?.ok_or_else(missing)?;
     from_bytes("the shape of a version", FORMAT_OF_OTHERS, &key, &bytes)
+}
+
+/// Whether a value is the shape of a fingerprint.
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) fn is_shape(fingerprint: &[u8; 32], bytes: &[u8]) -> bool {
+    let key = shape_key(fingerprint);
+    let shape = from_bytes::<Shape>("the shape of a version", FORMAT_OF_OTHERS, &key, bytes);
+    shape.is_ok_and(|shape| shape.fingerprint() == *fingerprint)
 }
 
 /// How far the backfill of one table has come. Persisted with or after a flush of what it claims.

@@ -39,8 +39,9 @@ impl Store {
     /// As [`Options::open`], and [`Error::Path`] where the file system cannot exchange two directories (copy the store
     /// then, by [`Store::copy_to`]); a damaged record, named; a full medium. The store is as it was then.
     pub fn compact(path: impl AsRef<Path>) -> Result<(Space, Space)> {
-        let path = path.as_ref();
-        let Prepared { lock, kind, .. } = directory::prepare(path, None, false)?;
+        let prepared = directory::prepare(path.as_ref(), None, false, true)?;
+        let Prepared { path, lock, kind, .. } = prepared;
+        let path = &*path;
         let leftovers = |e| failed(path, "what an earlier compaction left cannot be removed", e);
         clear(path, kind).map_err(leftovers)?;
         let made = made(path, kind);

@@ -57,7 +57,9 @@ impl Store {
         let fail = |reason: &str, source| {
             Err(Error::Path { path: path.to_owned(), reason: reason.to_owned(), source })
         };
-        let prepared = directory::prepare(path, Some(engine), true)?;
+        let private = self.core().shared.settings.private;
+        let prepared = directory::prepare(path, Some(engine), true, private)?;
+        let path = &*prepared.path;
         if !prepared.new {
             return fail("is a store already; name a new directory for the copy", None);
         }
@@ -69,7 +71,7 @@ impl Store {
             }
             _ => {}
         }
-        let report = self.copy_in(&*engine.open(files, CACHE_BYTES)?)?;
+        let report = self.copy_in(&*engine.open_with(&files, CACHE_BYTES, private)?)?;
         if let Err(e) = directory::finish(path) {
             return fail("the copy was made, and cannot be marked as a store", Some(e));
         }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
 use crate::catalog::{self, Catalog, Phase, Progress, Stage, Step, TableEntry, quarantine_tree};
-use crate::engine::{Engine, Page, Value};
+use crate::engine::{Engine, KeyRange, Page, Tree, Value};
 use crate::envelope::Entry;
-use crate::error::{Result, ShowKey};
-use crate::{ledger, quarantine};
+use crate::error::{EngineErrorKind, Error, Result, ShowKey};
+use crate::{around, ledger, quarantine};
 
 /// What a table's records are written in.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -153,8 +154,21 @@ fn count(inventory: &mut Inventory, key: &[u8], value: Value) {
     }
 }
 
+/// Damage is told and not an error, also what the engine itself cannot read; it is read around. When the engine stops at
+/// it the rest is not looked at.
 pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
     let mut report = Report::default();
+    match verify_all(engine, catalog, &mut report) {
+        // It stopped at damage that was told just now.
+        Err(Error::Poisoned { reason }) if !report.is_clean() => report.damaged(|| {
+            format!("the engine stopped, and the rest was not looked at: {reason}; `exuvia salvage` reads on")
+        }),
+        other => other?,
+    }
+    Ok(report)
+}
+
+fn verify_all(engine: &dyn Engine, catalog: &Catalog, report: &mut Report) -> Result<()> {
     let (entries, damage) = ledger::read(engine, catalog);
     report.ledger_entries = entries.len() as u64;
     if let Some(damage) = damage {
@@ -173,15 +187,77 @@ pub(crate) fn verify(engine: &dyn Engine, catalog: &Catalog) -> Result<Report> {
         let migration = table.migration.as_ref().and_then(|name| catalog.migrations.get(name));
         let step = migration.and_then(|m| m.tables.iter().find(|step| step.table == *name));
         let phase = migration.map(|m| m.phase()).transpose()?;
-        verify_table(engine, name, table, step.filter(|s| !s.metadata_only), phase, &mut report)?;
-        each(engine, &quarantine_tree(name), |key, value| {
+        verify_table(engine, name, table, step.filter(|s| !s.metadata_only), phase, report)?;
+        let what = format!("quarantine of {name}");
+        each_whole(engine, &quarantine_tree(name), &what, report, |report, key, value| {
             if let Err(e) = quarantine::from_bytes(key, &value) {
-                report.damaged(|| format!("quarantine of {name}, key {}: {e}", ShowKey(key)));
+                report.damaged(|| format!("{what}, key {}: {e}", ShowKey(key)));
             }
             Ok(())
         })?;
     }
-    Ok(report)
+    Ok(())
+}
+
+/// [`each`], around what the engine cannot read, which is told. `what`: the tree, in words.
+fn each_whole(
+    engine: &dyn Engine,
+    tree: &str,
+    what: &str,
+    report: &mut Report,
+    mut call: impl FnMut(&mut Report, &[u8], Value) -> Result<()>,
+) -> Result<()> {
+    let tree = match engine.tree(tree) {
+        Ok(tree) => tree,
+        Err(e) if e.kind() == EngineErrorKind::Corrupt => {
+            report.damaged(|| format!("{what}: {e}"));
+            return Ok(());
+        }
+        Err(e) => return Err(e.into()),
+    };
+    // Told first: an engine that then stops ends the look.
+    let first = std::cell::Cell::new(None);
+    let mut scan = |range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page| {
+        let scanned = tree.scan(range, reverse, limit, page);
+        if let Err(e) = &scanned
+            && e.kind() == EngineErrorKind::Corrupt
+        {
+            first.set(Some(format!("{what}: {e}")));
+        }
+        scanned
+    };
+    match around::each(&mut scan, &mut |key, value| call(report, key, value)) {
+        Ok(holes) => holes.iter().for_each(|hole| report.damaged(|| format!("{what}: {hole}"))),
+        Err(stopped) => {
+            if let Some(first) = first.take() {
+                report.damaged(|| first);
+            }
+            return Err(stopped);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the overlay has an entry for a key; what cannot be told is damage.
+fn is_hidden(over: Option<&Arc<dyn Tree>>, name: &str, key: &[u8], report: &mut Report) -> Result<bool> {
+    match over.map(|over| over.get(key)).transpose() {
+        Ok(found) => Ok(found.flatten().is_some()),
+        Err(e) if e.kind() == EngineErrorKind::Corrupt => {
+            report.damaged(|| format!("table {name}, key {}: {e}", ShowKey(key)));
+            Ok(true)
+        }
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Whether the quarantine has the reason for a FAILED entry; both come and go in one commit, which a scan may see half of.
+fn has_reason(engine: &dyn Engine, name: &str, overlay: &str, key: &[u8]) -> Result<bool> {
+    let quarantine = engine.tree(&quarantine_tree(name))?;
+    if quarantine.get(key)?.is_some() {
+        return Ok(true);
+    }
+    let still = engine.tree(overlay)?.get(key)?.map(|value| Entry::parse(key, value));
+    Ok(!matches!(still, Some(Ok(entry)) if entry.is_failed()) || quarantine.get(key)?.is_some())
 }
 
 fn verify_table(
@@ -195,25 +271,35 @@ fn verify_table(
     let Some(base) = table.base().map(|g| table.tree(g)) else {
         return Ok(());
     };
+    let what = format!("table {name}");
     let overlay = table.overlay().map(|g| table.tree(g));
     let mut copied = false;
     if let (Some(overlay), Some(step)) = (&overlay, step) {
         let key = Progress::key(overlay);
-        copied = match engine.tree(catalog::TREE)?.get(&key)? {
-            Some(bytes) => match Progress::from_bytes(&key, &bytes) {
-                Ok(progress) => progress.stage()? == Stage::Forwarding && phase != Some(Phase::Folding),
-                Err(e) => {
-                    report.damaged(|| e.to_string());
-                    false
-                }
-            },
-            None => false,
+        let found = engine.tree(catalog::TREE)?.get(&key).map_err(Error::from);
+        let stage = found.and_then(|found| match found {
+            Some(bytes) => Progress::from_bytes(&key, &bytes)?.stage().map(Some),
+            None => Ok(None),
+        });
+        copied = match stage {
+            Ok(stage) => stage == Some(Stage::Forwarding) && phase != Some(Phase::Folding),
+            Err(e) => {
+                report.damaged(|| e.to_string());
+                false
+            }
         };
-        each(engine, overlay, |key, value| {
+        each_whole(engine, overlay, &what, report, |report, key, value| {
             let Some(entry) = parsed(name, key, value, report) else {
                 return Ok(());
             };
-            report.quarantined += u64::from(entry.is_failed());
+            if entry.is_failed() {
+                report.quarantined += 1;
+                if !has_reason(engine, name, overlay, key)? {
+                    report.damaged(|| {
+                        format!("quarantine of {name}, key {}: why it is in quarantine is lost", ShowKey(key))
+                    });
+                }
+            }
             report.records += u64::from(!entry.is_tombstone());
             let companion_fits = entry.companion().is_none_or(|(v, _)| v == step.from || v == step.to);
             let fits = entry.is_tombstone() || entry.version() == step.from || entry.version() == step.to;
@@ -230,17 +316,14 @@ fn verify_table(
         })?;
     }
     let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
-    each(engine, &base, |key, value| {
+    each_whole(engine, &base, &what, report, |report, key, value| {
         let Some(entry) = parsed(name, key, value, report) else {
             return Ok(());
         };
         if entry.is_tombstone() || entry.is_failed_marker() {
             return Ok(());
         }
-        let hidden = match &over {
-            Some(over) => over.get(key)?.is_some(),
-            None => false,
-        };
+        let hidden = is_hidden(over.as_ref(), name, key, report)?;
         report.records += u64::from(!hidden);
         let version = entry.version();
         if !(table.oldest..=table.stored).contains(&version) {

@@ -31,7 +31,8 @@ pub struct LedgerEntry {
     pub seq: u64,
     /// Milliseconds since 1970, by the system's clock.
     pub at_ms: u64,
-    /// What happened: `create table`, `rename table`, `drop table`, `clear table`, `import`, `bulk load`, `copy`,
+    /// What happened: `create table`, `rename table`, `drop table`, `clear table`, `import`, `bulk load`, `copy`, `backup`,
+    /// `salvage`, `compact`,
     /// `begin`, `complete`, `reopen`,
     /// `pause`, `unpause`, `restart`, `rollback`, `resume`, `contract`, `fold`, `abandon`, `sweep`.
     pub what: String,
@@ -132,6 +133,28 @@ pub(crate) fn copy_out(engine: &dyn Engine, catalog: &Catalog) -> Result<()> {
     for record in &catalog.outbox {
         let key = key(record.seq);
         tree.put(&key, &catalog::to_bytes(FORMAT, &key, record)?)?;
+    }
+    Ok(())
+}
+
+/// An entry as the tree holds it.
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) fn from_bytes(key: &[u8], value: &[u8]) -> Result<LedgerEntry> {
+    catalog::from_bytes::<Record>("ledger entry", FORMAT, key, value)?.entry()
+}
+
+/// Makes the ledger of a catalog anew from these entries, in `engine`: the same ledger, if they are all of it.
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) fn rechain(engine: &dyn Engine, catalog: &mut Catalog, entries: Vec<LedgerEntry>) -> Result<()> {
+    (catalog.ledger_next, catalog.ledger_head) = (0, [0; 32]);
+    catalog.outbox.clear();
+    for mut entry in entries {
+        (entry.seq, entry.previous) = (catalog.ledger_next, catalog.ledger_head);
+        let record = Record::new(&entry)?;
+        catalog.ledger_head = record.hash;
+        catalog.ledger_next += 1;
+        let key = key(record.seq);
+        engine.tree(TREE)?.put(&key, &catalog::to_bytes(FORMAT, &key, &record)?)?;
     }
     Ok(())
 }

@@ -20,7 +20,10 @@
 )]
 
 mod admin;
+mod around;
 mod atomic;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub mod backup;
 mod batch;
 #[cfg(feature = "bench")]
 pub mod bench;
@@ -55,10 +58,14 @@ mod medium;
 mod migration;
 mod observe;
 mod options;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod own_file;
 mod plain;
 mod quarantine;
 mod resolve;
 mod route;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub mod salvage;
 mod scan;
 mod seeded;
 pub mod shape;

@@ -53,6 +53,7 @@ pub(crate) struct Settings {
     pub(crate) observe_pauses_from: Duration,
     pub(crate) background: bool,
     pub(crate) read_only: bool,
+    pub(crate) private: bool,
 }
 
 impl Default for Options {
@@ -66,6 +67,7 @@ impl Default for Options {
                 observe_pauses_from: Duration::from_micros(100),
                 background: true,
                 read_only: false,
+                private: true,
             },
             cache_bytes: 256 << 20,
             create: true,
@@ -147,9 +149,21 @@ impl Options {
         self
     }
 
+    /// Whether what is made is closed to everybody but its owner. Default: yes.
+    ///
+    /// A directory that is made then has mode 0700, and so has the engine's in it; files of the store's own have 0600, and those
+    /// that the engine makes at first. What an engine makes later has the process's modes, and lies in a closed directory.
+    /// With `false` the process's umask decides on all of it. Modes of what is there already are left as they are. It
+    /// holds for copies and backups of the store, too. Unix only.
+    pub fn private(mut self, private: bool) -> Self {
+        self.settings.private = private;
+        self
+    }
+
     /// Opens the store in a directory, which only one process at a time may do.
     ///
-    /// The directory is created if it is not there, and must be empty or a store.
+    /// The directory is created if it is not there, and must be empty or a store. It may be a symbolic link, which is
+    /// resolved once; links inside it are refused.
     ///
     /// # Errors
     ///

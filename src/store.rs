@@ -58,17 +58,18 @@ impl Store {
 
     #[cfg(any(feature = "sled", feature = "fjall"))]
     pub(crate) fn open_directory(path: &Path, options: Options) -> Result<Store> {
-        let directory::Prepared { lock, new, kind } =
-            directory::prepare(path, options.engine, options.create)?;
+        let private = options.settings.private;
+        let directory::Prepared { path: own, lock, new, kind } =
+            directory::prepare(path, options.engine, options.create, private)?;
         if !new
             && !options.settings.read_only
-            && let Err(e) = crate::compact::clear(path, kind)
+            && let Err(e) = crate::compact::clear(&own, kind)
         {
             tracing::warn!(target: "exuvia", error = %e, "remains of a compaction cannot be removed");
         }
-        let engine = kind.open(path.join(kind.name()), options.cache_bytes)?;
-        let store = Store::open_engine(engine, options.settings, Some(path.to_owned()), Some(lock), new)?;
-        if new && let Err(e) = directory::finish(path) {
+        let engine = kind.open_with(&own.join(kind.name()), options.cache_bytes, private)?;
+        let store = Store::open_engine(engine, options.settings, Some(own.clone()), Some(lock), new)?;
+        if new && let Err(e) = directory::finish(&own) {
             let reason = "the store was made, and cannot be marked as one".to_owned();
             return Err(crate::error::Error::Path { path: path.to_owned(), reason, source: Some(e) });
         }

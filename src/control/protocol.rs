@@ -56,6 +56,8 @@ pub(super) struct Request {
     fenced: bool,
     pause_us: Option<u64>,
     core_share: Option<f64>,
+    #[serde(default)]
+    to: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,6 +70,7 @@ enum Verb {
     Pause,
     Unpause,
     Budget,
+    Backup,
 }
 
 pub(super) fn parse(line: &[u8]) -> Result<Request, Refusal> {
@@ -129,6 +132,30 @@ pub(super) fn perform(store: &Store, request: Request, uid: Option<u32>) -> Resu
             migration.set_budget(budget)?;
             done(migration)
         }
+        Verb::Backup => backup(store, &request.to),
+    }
+}
+
+fn backup(store: &Store, to: &str) -> Result<Value, Refusal> {
+    if !std::path::Path::new(to).is_absolute() {
+        let message = "\"to\" has to be the whole path, from the root on, of the new directory".to_owned();
+        return Err(Refusal::new("request", message));
+    }
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    {
+        let made = store.backup(to)?;
+        Ok(json!({
+            "engine": made.engine.name(),
+            "at_ms": made.at_ms,
+            "records": made.records,
+            "files": made.files,
+            "bytes": made.bytes,
+        }))
+    }
+    #[cfg(not(any(feature = "sled", feature = "fjall")))]
+    {
+        let _memory_only = store;
+        Err(Refusal::new("state", "this program was built without an engine that keeps files".to_owned()))
     }
 }
 

@@ -1,9 +1,13 @@
 //! How an engine's directory comes to be: under another name, and under its own when all of it is durable. What a
 //! crash leaves half-made can then never be taken for a store. A draft that a crash left behind is removed.
+//!
+//! A private one is closed to others from the start; so whatever its engine makes in it later is, with whatever mode.
 
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::own_file;
 
 /// Whether `directory` is not there, or is empty.
 pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
@@ -15,18 +19,22 @@ pub(super) fn is_new(directory: &Path) -> io::Result<bool> {
 }
 
 /// An empty directory beside `directory`, for the engine to be made in.
-pub(super) fn begin(directory: &Path) -> io::Result<PathBuf> {
+pub(super) fn begin(directory: &Path, private: bool) -> io::Result<PathBuf> {
     let draft = directory.with_extension("draft");
     match fs::remove_dir_all(&draft) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         _ => {}
     }
-    fs::create_dir_all(&draft)?;
+    draft.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), fs::create_dir_all)?;
+    own_file::create_directory(&draft, private)?;
     Ok(draft)
 }
 
 /// Makes a draft durable and gives it its name. The engine has been opened in it, and closed.
-pub(super) fn finish(draft: &Path, directory: &Path) -> io::Result<()> {
+pub(super) fn finish(draft: &Path, directory: &Path, private: bool) -> io::Result<()> {
+    if private {
+        own_file::close_all_below(draft)?;
+    }
     sync_all_below(draft)?;
     fs::rename(draft, directory)?;
     match directory.canonicalize()?.parent() {

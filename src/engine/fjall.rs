@@ -168,9 +168,9 @@ impl FjallEngine {
         let place = directory.display().to_string();
         let io = |e: io::Error| EngineError::io(&*place, e);
         if draft::is_new(directory).map_err(io)? {
-            let made = draft::begin(directory).map_err(io)?;
+            let made = draft::begin(directory, options.private).map_err(io)?;
             drop(open_database(&made, &options, &place)?);
-            draft::finish(&made, directory).map_err(io)?;
+            draft::finish(&made, directory, options.private).map_err(io)?;
         } else if !directory.join("version").try_exists().map_err(io)? {
             // fjall would make a new store here.
             let message = format!("{place}: no store of fjall's: its version file is missing");

@@ -26,7 +26,7 @@ pub enum EngineKind {
 }
 
 impl EngineKind {
-    const ALL: [Self; 2] = [Self::Sled, Self::Fjall];
+    pub(crate) const ALL: [Self; 2] = [Self::Sled, Self::Fjall];
 
     /// The name that a store's `EXUVIA` file records; the feature's name too.
     pub fn name(self) -> &'static str {
@@ -74,20 +74,42 @@ impl EngineKind {
     ///
     /// [`Error::Format`] if this program was built without the engine; what the engine itself answers.
     pub fn open(self, directory: impl AsRef<Path>, cache_bytes: u64) -> Result<Arc<dyn Engine>> {
+        self.open_with(directory.as_ref(), cache_bytes, true)
+    }
+
+    /// `private`: a directory that is made is closed to others.
+    pub(crate) fn open_with(
+        self,
+        directory: &Path,
+        cache_bytes: u64,
+        private: bool,
+    ) -> Result<Arc<dyn Engine>> {
         self.check_built_in()?;
         match self {
             #[cfg(feature = "sled")]
             Self::Sled => {
-                let options = super::SledOptions::new().cache_bytes(cache_bytes);
+                let options = super::SledOptions::new().cache_bytes(cache_bytes).private(private);
                 Ok(Arc::new(super::SledEngine::open(directory, options)?))
             }
             #[cfg(feature = "fjall")]
             Self::Fjall => {
-                let options = super::FjallOptions::new().cache_bytes(cache_bytes);
+                let options = super::FjallOptions::new().cache_bytes(cache_bytes).private(private);
                 Ok(Arc::new(super::FjallEngine::open(directory, options)?))
             }
             #[cfg(not(all(feature = "sled", feature = "fjall")))]
             _ => Err(Error::Format { reason: format!("no engine {:?} here", self.name()) }),
+        }
+    }
+
+    /// Returns when the engine that was open in `directory`, whose last handle is gone, has written its last.
+    pub(crate) fn wait_for_close(self, directory: &Path) -> std::io::Result<()> {
+        match self {
+            #[cfg(feature = "sled")]
+            Self::Sled => super::sled::wait_for_close(directory),
+            _ => {
+                let _writes_nothing_later = directory;
+                Ok(())
+            }
         }
     }
 }

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use self::commit::Commits;
 use self::fence::{Access, Fence};
 use self::files::Files;
+pub(in crate::engine) use self::files::wait_for_close;
 pub(crate) use self::foreign::ForeignSled;
 pub use self::options::SledOptions;
 use self::pace::Pace;
@@ -109,10 +110,10 @@ impl SledEngine {
         };
         if draft::is_new(directory).map_err(io)? {
             // sled writes its `conf` without a sync, and half a `conf` can never be opened.
-            let made = draft::begin(directory).map_err(io)?;
+            let made = draft::begin(directory, options.private).map_err(io)?;
             drop(lifetime::open(&config(&made), &made, &place)?);
             files::wait_for_close(&made).map_err(io)?;
-            draft::finish(&made, directory).map_err(io)?;
+            draft::finish(&made, directory, options.private).map_err(io)?;
         }
         let directory = directory.canonicalize().map_err(io)?;
         files::remove_half_snapshots(&directory).map_err(io)?;

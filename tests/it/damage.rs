@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::ops::Bound::Unbounded;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -66,7 +67,7 @@ enum Damage {
     Remove,
 }
 
-fn files_below(directory: &Path) -> Vec<PathBuf> {
+pub(crate) fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for path in directory.read_dir().unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
@@ -171,7 +172,7 @@ pub(crate) fn campaign(subject: &Subject, make: impl Fn(&Path)) {
             let said = visit(subject, &damaged, (subject.notices)(file));
             println!("ended {number} {}", said.replace('\n', " "));
         }
-        println!("all done");
+        println!("enough");
         return;
     }
     let scratch = Scratch::new("damage");
@@ -186,29 +187,54 @@ pub(crate) fn campaign(subject: &Subject, make: impl Fn(&Path)) {
             Damage::Remove => format!("{} removed", file.display()),
         }
     };
+    let bad = supervise(subject.test, scratch.path(), list.len(), show, |number, said| {
+        if std::env::var_os("EXUVIA_TEST_VERBOSE").is_some() {
+            println!("{}: {said}", show(number));
+        }
+    });
+    assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), list.len());
+}
+
+/// Lets children of `test` work through `count` cases. A child finds `<place>#<first>` as its argument, and prints `began
+/// <number>` and `ended <number> <text>` for each case, and `enough` if it wants another one to go on, or when all is done.
+/// Answers the cases that ended the process or took more than 30 s.
+pub(crate) fn supervise(
+    test: &str,
+    place: &Path,
+    count: usize,
+    show: impl Fn(usize) -> String,
+    mut ended: impl FnMut(usize, &str),
+) -> Vec<String> {
     let (mut next, mut bad) = (0, Vec::new());
-    while next < list.len() {
-        let argument = format!("{}#{next}", scratch.path().display());
-        let mut running = child(subject.test, &argument);
-        let mut running = running.stderr(std::process::Stdio::null()).spawn().unwrap();
+    while next < count {
+        let mut running = child(test, &format!("{}#{next}", place.display()));
+        // Each thread's arena would count against a limit of address space.
+        running.env("MALLOC_ARENA_MAX", "1");
+        // Of a child that ends, it says why.
+        let errors =
+            if std::env::var_os("EXUVIA_TEST_VERBOSE").is_some() { Stdio::inherit() } else { Stdio::null() };
+        let mut running = running.stderr(errors).spawn().unwrap();
         let output = BufReader::new(running.stdout.take().unwrap());
         let (sender, lines) = mpsc::channel();
         std::thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
+        let began = next;
         loop {
             match lines.recv_timeout(Duration::from_secs(30)) {
-                Ok(line) if line == "all done" => next = list.len(),
+                Ok(line) if line == "enough" => {
+                    assert!(next > began, "a child that does nothing");
+                    break;
+                }
                 Ok(line) => {
                     // The test harness prints its own text in front of the first line.
                     if let Some((_, number)) = line.split_once("began ") {
                         next = number.parse::<usize>().unwrap();
                     } else if let Some((_, rest)) = line.split_once("ended ") {
                         let (number, said) = rest.split_once(' ').unwrap();
-                        next = number.parse::<usize>().unwrap() + 1;
-                        if std::env::var_os("EXUVIA_TEST_VERBOSE").is_some() {
-                            println!("{}: {said}", show(next - 1));
-                        }
+                        let number = number.parse::<usize>().unwrap();
+                        next = number + 1;
+                        ended(number, said);
                     }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -217,10 +243,8 @@ pub(crate) fn campaign(subject: &Subject, make: impl Fn(&Path)) {
                     break;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    if next < list.len() {
-                        bad.push(format!("{} ends the process", show(next)));
-                        next += 1;
-                    }
+                    bad.push(format!("{} ends the process", show(next)));
+                    next += 1;
                     break;
                 }
             }
@@ -228,5 +252,5 @@ pub(crate) fn campaign(subject: &Subject, make: impl Fn(&Path)) {
         let _it_may_have_ended = running.kill();
         running.wait().unwrap();
     }
-    assert!(bad.is_empty(), "{} of {}: {bad:#?}", bad.len(), list.len());
+    bad
 }

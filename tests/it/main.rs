@@ -2,6 +2,7 @@
 
 mod admin;
 mod atomic;
+mod backup;
 mod bad_input;
 mod bank;
 #[cfg(feature = "cli")]
@@ -32,6 +33,7 @@ mod invariants;
 mod isolation;
 mod key_types;
 mod lifecycle;
+mod limits;
 #[path = "../linear/mod.rs"]
 mod linear;
 mod linearizable;
@@ -43,12 +45,14 @@ mod observed;
 mod old_binary;
 mod operator;
 mod ordering;
+mod private;
 mod process_death;
 mod records;
 #[cfg(feature = "cli")]
 mod records_json;
 mod retries;
 mod review;
+mod salvage;
 mod scene;
 mod scratch;
 #[cfg(feature = "fjall")]

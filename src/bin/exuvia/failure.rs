@@ -88,8 +88,8 @@ impl fmt::Display for Failure {
             Failure::Locked(path) => write!(
                 f,
                 "{}: the store is open in another process; close that one first, or let its program open a control \
-                 socket (`Store::control_socket`), through which status, ledger, rollback, resume, pause, unpause and \
-                 budget reach it",
+                 socket (`Store::control_socket`), through which status, ledger, backup, rollback, resume, pause, \
+                 unpause and budget reach it",
                 path.display()
             ),
         }

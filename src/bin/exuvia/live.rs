@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -13,14 +14,27 @@ use crate::report::size;
 const SOCKET: &str = "control.sock";
 
 /// Sends one request to the store in `path`, and answers what it says.
-#[cfg(unix)]
 pub(crate) fn ask(path: &Path, socket: Option<&Path>, request: &Value) -> Result<Value, Failure> {
+    /// Longer than anything that a store does for a client at once, short of a hang.
+    const ANSWER_WAIT: Duration = Duration::from_secs(60);
+    ask_for(path, socket, request, Some(ANSWER_WAIT))
+}
+
+/// As [`ask`], for what takes as long as there is to do.
+pub(crate) fn ask_patiently(path: &Path, socket: Option<&Path>, request: &Value) -> Result<Value, Failure> {
+    ask_for(path, socket, request, None)
+}
+
+#[cfg(unix)]
+fn ask_for(
+    path: &Path,
+    socket: Option<&Path>,
+    request: &Value,
+    wait: Option<Duration>,
+) -> Result<Value, Failure> {
     use std::io::{BufRead, BufReader, Read};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
-    /// Longer than anything that a store does for a client, short of a hang.
-    const ANSWER_WAIT: Duration = Duration::from_secs(60);
     const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
     let at = socket.map_or_else(|| path.join(SOCKET), Path::to_path_buf);
@@ -32,7 +46,6 @@ pub(crate) fn ask(path: &Path, socket: Option<&Path>, request: &Value) -> Result
     };
     let mut request = request.clone();
     request["exuvia"] = 1.into();
-    let wait = Some(ANSWER_WAIT);
     stream
         .set_read_timeout(wait)
         .and_then(|()| stream.set_write_timeout(wait))
@@ -56,7 +69,12 @@ pub(crate) fn ask(path: &Path, socket: Option<&Path>, request: &Value) -> Result
 }
 
 #[cfg(not(unix))]
-pub(crate) fn ask(path: &Path, _socket: Option<&Path>, _request: &Value) -> Result<Value, Failure> {
+fn ask_for(
+    path: &Path,
+    _socket: Option<&Path>,
+    _request: &Value,
+    _wait: Option<Duration>,
+) -> Result<Value, Failure> {
     Err(Failure::Locked(path.to_path_buf()))
 }
 

@@ -1,5 +1,6 @@
 //! The `exuvia` command: a demo on real records, and a look into any store.
 
+mod backup;
 mod bench;
 mod copy;
 mod data;
@@ -46,7 +47,7 @@ use crate::load::Pace;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done, and everything that was verified is as it has to be
-  1  verification failed: a record differs, a checksum is wrong, the ledger's chain is broken
+  1  verification failed: a record differs, a checksum is wrong, the ledger's chain is broken; a salvage lost something
   2  wrong usage
   3  a file or directory that was named cannot be used
   4  the store, or the system below it, failed
@@ -118,6 +119,15 @@ enum Command {
     /// Make the files of a store that no program has open anew, from its live records, verified
     #[command(after_help = EXIT_CODES)]
     Compact(copy::CompactArgs),
+    /// Make a backup, verified and with checksums, also of a store that a program has open; or check one
+    #[command(after_help = EXIT_CODES)]
+    Backup(backup::BackupArgs),
+    /// Make a store of a backup, which stays what it is
+    #[command(after_help = EXIT_CODES)]
+    Restore(backup::RestoreArgs),
+    /// Copy what can be read of a damaged store to a new one, and list what cannot
+    #[command(after_help = EXIT_CODES)]
+    Salvage(backup::SalvageArgs),
     /// Change what the backfill of a running store may take, until it is closed
     #[command(after_help = EXIT_CODES)]
     Budget(verbs::BudgetArgs),
@@ -216,7 +226,17 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Copy(args) => print(&copy::run(&args)?),
         Command::Compact(args) => print(&copy::compact(&args)?),
         Command::Budget(args) => print(&verbs::budget(&args)?),
+        Command::Backup(args) => answer(backup::backup(&args)?),
+        Command::Restore(args) => print(&backup::restore(&args)?),
+        Command::Salvage(args) => answer(backup::salvage(&args)?),
     }
+}
+
+fn answer(answer: inspect::Answer) -> Result<(), Failure> {
+    if !answer.text.is_empty() {
+        print(&answer.text)?;
+    }
+    answer.failure.map_or(Ok(()), Err)
 }
 
 fn look(args: &StoreArgs, subject: inspect::Subject) -> Result<(), Failure> {
@@ -228,8 +248,7 @@ fn look(args: &StoreArgs, subject: inspect::Subject) -> Result<(), Failure> {
             other => other?,
         }
     };
-    print(&answer.text)?;
-    answer.failure.map_or(Ok(()), Err)
+    self::answer(answer)
 }
 
 fn run_demo(args: DemoArgs) -> Result<(), Failure> {

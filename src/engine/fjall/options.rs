@@ -4,12 +4,13 @@
 #[derive(Debug, Clone)]
 pub struct FjallOptions {
     pub(super) cache_bytes: u64,
+    pub(super) private: bool,
     pub(super) memtable_bytes: u64,
 }
 
 impl Default for FjallOptions {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20, memtable_bytes: Self::MEMTABLE_BYTES }
+        Self { cache_bytes: 256 << 20, private: true, memtable_bytes: Self::MEMTABLE_BYTES }
     }
 }
 
@@ -35,6 +36,14 @@ impl FjallOptions {
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
         self.memtable_bytes = bytes.max(64 << 10);
+        self
+    }
+
+    /// Whether a directory that is made is closed to others (0700, and 0600 for the first files in it). Default: yes.
+    /// Without it the process's umask decides. Modes of a directory that is there already are left as they are.
+    #[must_use]
+    pub fn private(mut self, private: bool) -> Self {
+        self.private = private;
         self
     }
 }

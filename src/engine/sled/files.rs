@@ -86,7 +86,7 @@ impl Files {
 }
 
 /// sled's threads may hold on to the file for a moment after the last handle is gone.
-pub(super) fn wait_for_close(directory: &Path) -> io::Result<()> {
+pub(in crate::engine) fn wait_for_close(directory: &Path) -> io::Result<()> {
     let log = File::open(directory.join("db"))?;
     log.lock()?;
     log.unlock()

@@ -4,11 +4,12 @@
 #[derive(Debug, Clone)]
 pub struct SledOptions {
     pub(super) cache_bytes: u64,
+    pub(super) private: bool,
 }
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20 }
+        Self { cache_bytes: 256 << 20, private: true }
     }
 }
 
@@ -26,6 +27,14 @@ impl SledOptions {
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes.max(16 << 20);
+        self
+    }
+
+    /// Whether a directory that is made is closed to others (0700, and 0600 for the first files in it). Default: yes.
+    /// Without it the process's umask decides. Modes of a directory that is there already are left as they are.
+    #[must_use]
+    pub fn private(mut self, private: bool) -> Self {
+        self.private = private;
         self
     }
 }
