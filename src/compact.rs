@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::inspect::Space;
 use crate::migration::Budget;
 use crate::options::{Options, Settings};
+use crate::own_file;
 use crate::store::Store;
 
 /// Cache of either engine.
@@ -107,7 +108,8 @@ fn remake(path: &Path, kind: EngineKind, made: &Path) -> Result<(Space, Space)> 
     };
     let store = open(&own, false)?;
     let before = store.space()?;
-    let report = store.copy_as("compact", &*kind.open(made, CACHE_BYTES)?)?;
+    let private = own_file::is_private(&own);
+    let report = store.copy_as("compact", &*kind.open_with(made, CACHE_BYTES, private)?)?;
     store.close()?;
 
     let copy = open(made, true)?;

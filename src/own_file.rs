@@ -71,6 +71,16 @@ pub(crate) fn create_directory(path: &Path, private: bool) -> io::Result<()> {
     builder.create(path)
 }
 
+/// Whether a directory is closed to others: what replaces it is to be so, too.
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) fn is_private(directory: &Path) -> bool {
+    #[cfg(unix)]
+    let open = |meta: fs::Metadata| std::os::unix::fs::MetadataExt::mode(&meta) & 0o077 != 0;
+    #[cfg(not(unix))]
+    let open = |_: fs::Metadata| false;
+    !fs::metadata(directory).is_ok_and(open)
+}
+
 /// Closes to others what lies in a directory: what an engine made before its first answer.
 #[cfg(any(feature = "sled", feature = "fjall"))]
 pub(crate) fn close_all_below(directory: &Path) -> io::Result<()> {

@@ -13,6 +13,9 @@
 //! - A derived entry whose older form is lost becomes a native one: it can be read at the new version, and gives a typed
 //!   error at the old one.
 //! - The backfill begins again: a lost entry must not be taken for one that the backfill has passed.
+//!
+//! Where sled cannot open even a copy of its files it can without its snapshot, up to the first damage in its log. Then these
+//! rules cannot be kept, and the loss is listed as what it is: the store of an earlier moment.
 
 mod catalog;
 mod source;
@@ -41,6 +44,10 @@ const LOST_MAX: usize = 100_000;
 const CACHE_BYTES: u64 = 64 << 20;
 /// Values between two flushes of the new store.
 const FLUSH_VALUES: u64 = 10_000;
+
+/// Said where nothing can be said of single records.
+const CUT: &str = "the end of sled's log: it can be read up to its first damage only, so what was written after that is missing, \
+                   and records may be what they were at an earlier moment";
 
 /// What a salvage brought.
 #[derive(Debug, Clone)]
@@ -135,7 +142,10 @@ fn salvage(kind: EngineKind, files: &Path, path: &Path, engine: EngineKind) -> R
     let source = RefCell::new(Source::open(kind, files, work.clone())?);
     let new = path.join(engine.name());
     let to = engine.open_with(&new, CACHE_BYTES, true)?;
-    let salvage = Salvage { engine, tables: Vec::new(), records: 0, lost: Vec::new(), lost_count: 0 };
+    let mut salvage = Salvage { engine, tables: Vec::new(), records: 0, lost: Vec::new(), lost_count: 0 };
+    if source.borrow().is_cut() {
+        salvage.lose("", None, CUT);
+    }
     let mut work_on = Work { source: &source, to: &*to, salvage, written: 0 };
     let mut catalog = catalog::find(&source, &mut work_on.salvage)?;
     for name in catalog.tables.keys().cloned().collect::<Vec<_>>() {

@@ -11,7 +11,7 @@
 //! 4. A dropped keyspace goes on answering; its new directories are not synced into theirs; keys may not be empty
 //!    ([`keys`]), names not be long ([`names`]).
 //! 5. It panics on some of what it finds damaged: every call goes through [`Fence::call`]. Where it would not even panic:
-//!    [`manifest`].
+//!    [`manifest`] and [`lengths`].
 //! 6. Every write to a full memtable asks its threads for a new one. When their queue is full of that, the thread that
 //!    is to make it waits for room in the queue, for ever, and the memtable and the journal grow without bound. So
 //!    fjall is told that no memtable and no number of journals is ever full; [`Shared::admit`] seals memtables, one message
@@ -32,6 +32,7 @@ mod check;
 mod fence;
 mod journal;
 mod keys;
+mod lengths;
 mod manifest;
 mod mark;
 mod names;
@@ -178,6 +179,7 @@ impl FjallEngine {
         }
         let directory = directory.canonicalize().map_err(io)?;
         let found = check::check(&directory, &place)?;
+        lengths::check(&directory, &place)?;
         if !found.gone.is_empty() {
             check_sorted_files(&directory, &options, &place, &found.gone)?;
         }

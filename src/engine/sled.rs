@@ -111,7 +111,9 @@ impl SledEngine {
         if draft::is_new(directory).map_err(io)? {
             // sled writes its `conf` without a sync, and half a `conf` can never be opened.
             let made = draft::begin(directory, options.private).map_err(io)?;
-            drop(lifetime::open(&config(&made), &made, &place)?);
+            let db = lifetime::open(&config(&made), &made, &place)?;
+            // What it cannot make durable is synced again, with an error to look at, when the draft is finished.
+            lifetime::close(db, &lifetime::Ending::Plain, &made);
             files::wait_for_close(&made).map_err(io)?;
             draft::finish(&made, directory, options.private).map_err(io)?;
         }
@@ -119,13 +121,24 @@ impl SledEngine {
         files::remove_half_snapshots(&directory).map_err(io)?;
         let config = config(&directory);
         let db = lifetime::open(&config, &directory, &place)?;
-        let files = Files::open(&directory).map_err(io)?;
         let fence = Arc::new(Fence::new(config));
-        Commits::recover(&fence, &db)?;
-        let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files));
-        // Recovery has written: none of it may wait for a later sync.
-        pace.sync()?;
-        let syncing = pace.start().map_err(io)?;
+        let start = || -> EngineResult<_> {
+            let files = Files::open(&directory).map_err(io)?;
+            Commits::recover(&fence, &db)?;
+            let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files));
+            // Recovery has written: none of it may wait for a later sync.
+            pace.sync()?;
+            let syncing = pace.start().map_err(io)?;
+            Ok((pace, syncing))
+        };
+        let (pace, syncing) = match start() {
+            Ok(started) => started,
+            Err(e) => {
+                // sled panics where it cannot sync when it is dropped.
+                lifetime::close(db, &fence.ending(), &directory);
+                return Err(e);
+            }
+        };
         let shared = Shared {
             db: Some(db),
             fence,

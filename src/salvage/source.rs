@@ -21,20 +21,24 @@ pub(super) struct Source {
     work: PathBuf,
     copies: u32,
     engine: Option<Arc<dyn Engine>>,
+    /// sled does without its snapshot: it reads its log up to the first damage, and takes that for its end.
+    cut: bool,
 }
 
 impl Source {
     /// `files`: the engine's directory; only read.
     pub(super) fn open(kind: EngineKind, files: &Path, work: PathBuf) -> EngineResult<Self> {
-        let mut source = Self { kind, files: files.to_owned(), work, copies: 0, engine: None };
+        let mut source = Self { kind, files: files.to_owned(), work, copies: 0, engine: None, cut: false };
         if source.engine().is_err() && kind == EngineKind::Sled {
-            // sled can do without its snapshot: it reads its whole log then.
-            source.copies += 1;
-            let copied = source.copy(|name| !name.starts_with("snap."))?;
-            source.engine = Some(kind.open_with(&copied, CACHE_BYTES, true).map_err(engine_error)?);
+            source.cut = true;
         }
         source.engine()?;
         Ok(source)
+    }
+
+    /// Whether what is read may be the store of an earlier moment.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut
     }
 
     fn engine(&mut self) -> EngineResult<Arc<dyn Engine>> {
@@ -47,7 +51,7 @@ impl Source {
             return Err(EngineError::new(EngineErrorKind::Corrupt, reason));
         }
         self.copies += 1;
-        let copied = self.copy(|_| true)?;
+        let copied = self.copy(|name| !self.cut || !name.starts_with("snap."))?;
         let engine = self.kind.open_with(&copied, CACHE_BYTES, true).map_err(engine_error)?;
         self.engine = Some(Arc::clone(&engine));
         Ok(engine)

@@ -11,7 +11,7 @@ use exuvia::{EngineError, EngineErrorKind};
 use crate::damage::{Subject, campaign, store};
 use crate::records::{get, pages, write};
 use crate::scene::until;
-use crate::scratch::Scratch;
+use crate::scratch::{Scratch, child, child_argument};
 
 /// With memtables so small that most records are in sorted files.
 fn open(path: &Path) -> Result<Arc<dyn Engine>, EngineError> {
@@ -85,6 +85,64 @@ fn the_files_of_a_dropped_tree_are_closed() {
     drop(tree);
     engine.drop_tree("t").unwrap();
     until("its files are closed", || open_files() == 0);
+}
+
+/// fjall would ask for as much memory as a damaged length says, up to 4 GiB, and end the process where there is less.
+/// Found by the corruption campaign, which does the same to every byte.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_damaged_length_asks_for_no_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let test = "engine_fjall::a_damaged_length_asks_for_no_memory";
+    if let Some(path) = child_argument() {
+        let limit = Some(1 << 30);
+        setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
+        let found = open(Path::new(&path)).map(|engine| get(&*engine.tree("t").unwrap(), b"first").is_some());
+        println!("child: {:?}", found.map_err(|e| e.kind()));
+        return;
+    }
+    let scratch = Scratch::new("fjall-length");
+    let path = scratch.path().join("fjall");
+    let opened = |what: &str| {
+        let output = child(test, path.to_str().unwrap()).env("MALLOC_ARENA_MAX", "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{what}: {text}");
+        text
+    };
+    let engine = open(&path).unwrap();
+    engine.tree("t").unwrap().put(b"first", b"value").unwrap();
+    engine.tree("t").unwrap().put(b"the key of the second", b"value").unwrap();
+    drop(engine);
+    let journal = path.join("0.jnl");
+    let whole = std::fs::read(&journal).unwrap();
+    let key = whole.windows(21).position(|part| part == b"the key of the second").unwrap();
+    let mut damaged = whole.clone();
+    // The last byte of the length of the value.
+    damaged[key - 1] ^= 0xff;
+    std::fs::write(&journal, damaged).unwrap();
+    // What was flushed and is gone is noticed; the length is not believed before that.
+    assert!(opened("a journal").contains("child: Err(Corrupt)"));
+    std::fs::write(&journal, &whole).unwrap();
+
+    // Enough for sorted files.
+    store(&path, open);
+    let mut tables = 0;
+    for table in
+        crate::damage::files_below(&path).iter().filter(|file| file.parent().unwrap().ends_with("tables"))
+    {
+        let whole = std::fs::read(table).unwrap();
+        let trailer = whole.len() - 38;
+        let contents = u64::from_le_bytes(whole[trailer + 22..trailer + 30].try_into().unwrap()) as usize;
+        assert_eq!(whole[contents..contents + 4], *b"TOC!");
+        let mut damaged = whole.clone();
+        damaged[contents + 7] ^= 0xff;
+        std::fs::write(table, damaged).unwrap();
+        assert!(opened("a sorted file").contains("child: Err(Corrupt)"));
+        std::fs::write(table, &whole).unwrap();
+        tables += 1;
+    }
+    assert!(tables > 0);
+    assert!(opened("the whole").contains("child: Ok(true)"));
 }
 
 #[test]

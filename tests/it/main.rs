@@ -14,6 +14,7 @@ mod conformance_commits;
 #[cfg(all(unix, feature = "cli"))]
 mod control;
 mod copy;
+mod corruption;
 mod damage;
 mod day_one;
 mod engine_choice;
@@ -58,6 +59,7 @@ mod scratch;
 #[cfg(feature = "fjall")]
 mod snapshots;
 mod stored;
+mod sync_faults;
 mod transactions;
 mod traps;
 mod types;

@@ -66,6 +66,11 @@ fn what_is_made_is_closed_to_others_unless_the_options_say_otherwise() {
         a_store(kind, &open, false).close().unwrap();
         assert_eq!((mode(&open), mode(&open.join(kind.name()))), (0o777, 0o777));
         assert_eq!((mode(&open.join("EXUVIA")), mode(&open.join("LOCK"))), (0o666, 0o666));
+        // Files that are made anew are as open as the old ones.
+        for (place, mode_of_both) in [(&path, 0o700), (&open, 0o777)] {
+            Store::compact(place).unwrap();
+            assert_eq!(mode(&place.join(kind.name())), mode_of_both);
+        }
         // What is there is left as it is.
         fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
         Store::open(&path).unwrap().close().unwrap();

@@ -127,7 +127,7 @@ fn a_whole_store_comes_along_whole_and_to_the_other_engine() {
     }
 }
 
-/// Every tree with every record damaged, one at a time.
+/// Each tree with one record damaged, of every kind.
 #[test]
 fn a_damaged_record_costs_that_record_only() {
     let scratch = Scratch::new("salvage-one");
@@ -135,7 +135,9 @@ fn a_damaged_record_costs_that_record_only() {
         let original = scratch.path().join(kind.name());
         open_migration(kind, &original);
         let (old, new) = views(&open(&original));
-        let cases = (0..20).map(|id| (BASE, id)).chain([1, 3, 15, 16, 17].map(|id| (OVERLAY, id)));
+        // Copied or not yet; changed since, or not.
+        let below = [0, 1, 8, 10, 15, 16, 17, 19].map(|id| (BASE, id));
+        let cases = below.into_iter().chain([1, 3, 15, 16, 17].map(|id| (OVERLAY, id)));
         for (tree, bad) in cases {
             let (path, to) = (scratch.path().join("damaged"), scratch.path().join("new"));
             copy(&original, &path);
@@ -281,6 +283,8 @@ fn damaged_files_are_read_around_or_refused() {
     for kind in kinds() {
         let original = scratch.path().join(kind.name());
         settled(kind, &original, 400);
+        // sled writes its snapshot at the second open; without one it takes damage for the torn end of its log.
+        Store::open(&original).unwrap().close().unwrap();
         let mut brought = 0;
         for file in files_below(&original) {
             let name = file.strip_prefix(&original).unwrap();
@@ -297,6 +301,13 @@ fn damaged_files_are_read_around_or_refused() {
                 match Store::salvage(&path, &to, None) {
                     Ok(salvage) => {
                         brought += 1;
+                        // Less than all is never taken for all. (fjall takes damage in a journal for its end.)
+                        let journal = name.extension().is_some_and(|extension| extension == "jnl");
+                        assert!(
+                            salvage.records == 800 || !salvage.is_complete() || journal,
+                            "{}",
+                            name.display()
+                        );
                         let store = open(&to);
                         assert_eq!(
                             store
