@@ -1,136 +1,33 @@
 //! What an operation costs, beside the raw engine doing the same work with the same codec.
 //!
 //! `cargo bench --bench ops` runs criterion's groups and then prints paired ratios: both sides in turn, many
-//! rounds, the median of the rounds' ratios with its quartiles; with `--features fjall` beside that engine too. On a shared machine the paired ratios are the
-//! figures to quote.
+//! rounds, the median of the rounds' ratios with its quartiles; with `--features fjall` beside that engine too. On a
+//! shared machine the paired ratios are the figures to quote. `-- ratios`, `-- opens`, `-- transactions` and `-- loads`
+//! print those alone. Instructions in place of time: `instructions.rs`.
 
+mod subjects;
+
+use std::cell::RefCell;
 use std::hint::black_box;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};
-use exuvia::{Budget, CastError, Migration, Origin, Store, Table, Version};
-use serde::{Deserialize, Serialize};
+use exuvia::{Budget, Migration, Store, Table, Version};
+
+use subjects::{
+    ItemV1, ItemV2, Scratch, decode, encode, exuvia, item, our_scan, raw, raw_get, raw_put, raw_scan,
+    shuffled,
+};
 
 const RECORDS: u64 = 100_000;
 const BACKFILL_RECORDS: u64 = 20_000;
 const ROUNDS: usize = 41;
 const OPS_PER_ROUND: usize = 20_000;
+/// Two scans make a round's operations.
+const SCAN_RECORDS: usize = OPS_PER_ROUND / 2;
 const OPEN_RECORDS: u64 = 1_000_000;
-const OPEN_ROUNDS: usize = 9;
-
-/// About 150 bytes.
-#[derive(Serialize, Deserialize, Clone)]
-struct ItemV1 {
-    name: String,
-    feet: f64,
-    note: String,
-    tags: Vec<u32>,
-}
-
-#[derive(Serialize, Deserialize, Clone)]
-struct ItemV2 {
-    name: String,
-    metres: f64,
-    note: String,
-    tags: Vec<u32>,
-    checked: bool,
-}
-
-impl Version for ItemV1 {
-    const VERSION: u32 = 1;
-    type Previous = Origin;
-
-    fn upcast(origin: Origin) -> Result<Self, CastError> {
-        origin.never()
-    }
-
-    fn downcast(&self, _last: Option<Origin>) -> Result<Origin, CastError> {
-        Origin::nothing_below()
-    }
-}
-
-impl Version for ItemV2 {
-    const VERSION: u32 = 2;
-    type Previous = ItemV1;
-
-    fn upcast(old: ItemV1) -> Result<Self, CastError> {
-        Ok(ItemV2 { name: old.name, metres: old.feet * 0.25, note: old.note, tags: old.tags, checked: false })
-    }
-
-    fn downcast(&self, _last: Option<ItemV1>) -> Result<ItemV1, CastError> {
-        let (name, note, tags) = (self.name.clone(), self.note.clone(), self.tags.clone());
-        Ok(ItemV1 { name, feet: self.metres * 4.0, note, tags })
-    }
-}
-
-fn item(id: u64) -> ItemV1 {
-    let tags = (0..4).map(|n| (id as u32).wrapping_mul(31).wrapping_add(n)).collect();
-    ItemV1 { name: format!("item number {id}"), feet: id as f64, note: "n".repeat(100), tags }
-}
-
-/// Keys in an order that no cache foresees, the same for both sides.
-fn shuffled(count: u64) -> impl Iterator<Item = u64> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    std::iter::repeat_with(move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state % count
-    })
-}
-
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("exuvia-bench-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn raw(path: &Path, count: u64) -> (sled::Db, sled::Tree) {
-    // As the engine sets it, but that here sled itself flushes.
-    let config = sled::Config::new().path(path).cache_capacity(256 << 20).segment_size(4 << 20);
-    let config = config.mode(sled::Mode::HighThroughput).flush_every_ms(Some(500));
-    // A thread of sled's may hold the lock of a database that was just closed.
-    let db = (0..1000)
-        .find_map(|_| config.open().map_err(|_| std::thread::sleep(Duration::from_millis(1))).ok())
-        .expect("raw engine opens");
-    let tree = db.open_tree("items").expect("tree opens");
-    for id in 0..count {
-        tree.insert(id.to_be_bytes(), encode(&item(id))).expect("raw put");
-    }
-    (db, tree)
-}
-
-/// The same codec as the store's, limits included.
-fn encode<V: Version>(record: &V) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(192);
-    record.encode(&mut bytes).expect("encodes");
-    bytes
-}
-
-fn decode<V: Version>(bytes: &[u8]) -> V {
-    V::decode(bytes).expect("decodes")
-}
-
-fn exuvia(path: &Path, count: u64) -> (Store, Table<u64, ItemV1>, Table<u64, ItemV2>) {
-    let store = Store::open(path).expect("store opens");
-    let old: Table<u64, ItemV1> = store.table("items").expect("table opens");
-    for id in 0..count {
-        old.put(&id, &item(id)).expect("put");
-    }
-    let new = store.table("items").expect("table opens");
-    (store, old, new)
-}
+const OPEN_ROUNDS: usize = 21;
+const LOAD_ROUNDS: usize = 5;
 
 fn raw_backfill(from: &sled::Tree, to: &sled::Tree) {
     for entry in from.iter() {
@@ -176,8 +73,8 @@ fn groups(criterion: &mut Criterion) {
 
     let mut group = criterion.benchmark_group("scan of 10 000 records");
     group.throughput(Throughput::Elements(10_000)).sample_size(20);
-    group.bench_function("raw engine and decode", |b| b.iter(|| raw_scan(&tree)));
-    group.bench_function("exuvia", |b| b.iter(|| our_scan(&old)));
+    group.bench_function("raw engine and decode", |b| b.iter(|| raw_scan(&tree, SCAN_RECORDS)));
+    group.bench_function("exuvia", |b| b.iter(|| our_scan(&old, SCAN_RECORDS)));
     group.finish();
 
     drop((store, old, new));
@@ -215,32 +112,23 @@ fn groups(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn raw_get(tree: &sled::Tree, id: u64) -> Option<ItemV1> {
-    tree.get(id.to_be_bytes()).expect("raw get").map(|bytes| decode(&bytes))
-}
-
-fn raw_put(tree: &sled::Tree, id: u64, record: &ItemV1) {
-    tree.insert(id.to_be_bytes(), encode(record)).expect("raw put");
-}
-
-fn raw_scan(tree: &sled::Tree) {
-    for entry in tree.range(1000u64.to_be_bytes()..).take(10_000) {
-        black_box(decode::<ItemV1>(&entry.expect("raw scan").1));
-    }
-}
-
-fn our_scan(table: &Table<u64, ItemV1>) {
-    for entry in table.scan(1000..).take(10_000) {
-        black_box(entry.expect("scan"));
-    }
-}
-
 /// Median and quartiles of the ratio of two jobs that are run in turn.
 fn paired(name: &str, ours: impl FnMut(), raws: impl FnMut()) {
     paired_rounds(name, (ROUNDS, OPS_PER_ROUND), ours, raws);
 }
 
-fn paired_rounds(name: &str, (rounds, ops): (usize, usize), mut ours: impl FnMut(), mut raws: impl FnMut()) {
+fn paired_rounds(name: &str, rounds: (usize, usize), ours: impl FnMut(), raws: impl FnMut()) {
+    paired_fresh(name, rounds, || (), ours, raws);
+}
+
+/// Before each round `fresh` makes what both jobs use up; it is not timed.
+fn paired_fresh(
+    name: &str,
+    (rounds, ops): (usize, usize),
+    mut fresh: impl FnMut(),
+    mut ours: impl FnMut(),
+    mut raws: impl FnMut(),
+) {
     let timed = |job: &mut dyn FnMut()| {
         let start = Instant::now();
         job();
@@ -249,6 +137,7 @@ fn paired_rounds(name: &str, (rounds, ops): (usize, usize), mut ours: impl FnMut
     let mut ratios = Vec::new();
     let (mut our_times, mut raw_times) = (Vec::new(), Vec::new());
     for round in 0..rounds {
+        fresh();
         // The order alternates, so that neither always runs in the other's wake.
         let (our_time, raw_time) = if round % 2 == 0 {
             let our_time = timed(&mut ours);
@@ -278,105 +167,94 @@ fn paired_rounds(name: &str, (rounds, ops): (usize, usize), mut ours: impl FnMut
 
 #[cfg(feature = "fjall")]
 mod on_fjall {
-    //! The same ratios beside raw fjall, set as the engine sets it.
+    //! The same ratios beside raw fjall.
 
     use std::hint::black_box;
-    use std::path::Path;
 
-    use exuvia::engine::{EngineKind, FjallOptions};
-    use exuvia::{Store, Table, Version};
+    use exuvia::{Table, Version};
 
+    use super::subjects::fjall::{Raw, database, load_store, options, store};
     use super::{
-        ItemV1, ItemV2, OPEN_RECORDS, OPEN_ROUNDS, OPS_PER_ROUND, RECORDS, Scratch, decode, encode, item,
-        our_scan, paired, paired_rounds, shuffled,
+        ItemV1, ItemV2, LOAD_ROUNDS, OPEN_RECORDS, OPEN_ROUNDS, OPS_PER_ROUND, RECORDS, SCAN_RECORDS,
+        Scratch, item, our_scan, paired, paired_fresh, paired_rounds, shuffled,
     };
-
-    fn database(path: &Path) -> (fjall::Database, fjall::Keyspace) {
-        let builder = fjall::Database::builder(path).cache_size(256 << 20).worker_threads(1);
-        let db = builder.max_journaling_size(64 << 20).open().expect("raw engine opens");
-        let bytes = FjallOptions::MEMTABLE_BYTES;
-        let options = || fjall::KeyspaceCreateOptions::default().max_memtable_size(bytes);
-        let keyspace = db.keyspace("items", options).expect("keyspace opens");
-        (db, keyspace)
-    }
-
-    fn raw(path: &Path, count: u64) -> (fjall::Database, fjall::Keyspace) {
-        let (db, keyspace) = database(path);
-        for id in 0..count {
-            keyspace.insert(id.to_be_bytes(), encode(&item(id))).expect("raw put");
-        }
-        (db, keyspace)
-    }
-
-    fn raw_get(keyspace: &fjall::Keyspace, id: u64) -> Option<ItemV1> {
-        keyspace.get(id.to_be_bytes()).expect("raw get").map(|bytes| decode(&bytes))
-    }
-
-    fn raw_scan(keyspace: &fjall::Keyspace) {
-        for entry in keyspace.range(1000u64.to_be_bytes()..).take(10_000) {
-            black_box(decode::<ItemV1>(&entry.into_inner().expect("raw scan").1));
-        }
-    }
-
-    fn store(path: &Path) -> (Store, Table<u64, ItemV1>) {
-        let store = Store::options().engine(EngineKind::Fjall).open(path).expect("store opens");
-        let table = store.table("items").expect("table opens");
-        (store, table)
-    }
 
     pub fn ratios() {
         let (raw_dir, our_dir) = (Scratch::new("raw-fjall"), Scratch::new("exuvia-fjall"));
-        let (_db, keyspace) = raw(&raw_dir.0, RECORDS);
-        let (store, old) = store(&our_dir.0);
-        for id in 0..RECORDS {
-            old.put(&id, &item(id)).expect("put");
-        }
+        let raw = Raw::load(&raw_dir.0, RECORDS);
+        let (store, old) = load_store(&our_dir.0, RECORDS);
         let new: Table<u64, ItemV2> = store.table("items").expect("table opens");
         let keys: Vec<u64> = shuffled(RECORDS).take(OPS_PER_ROUND).collect();
         let record = item(7);
-        let raw_gets = || keys.iter().for_each(|id| drop(black_box(raw_get(&keyspace, *id))));
+        let raw_gets = || keys.iter().for_each(|id| drop(black_box(raw.get::<ItemV1>(*id))));
         paired("fjall: get", || keys.iter().for_each(|id| drop(black_box(old.get(id)))), raw_gets);
         paired(
             "fjall: get with lazy upcast",
             || keys.iter().for_each(|id| drop(black_box(new.get(id)))),
-            || keys.iter().for_each(|id| drop(black_box(raw_get(&keyspace, *id).map(ItemV2::upcast)))),
+            || keys.iter().for_each(|id| drop(black_box(raw.get(*id).map(ItemV2::upcast)))),
         );
-        let raw_put = |id: &u64| keyspace.insert(id.to_be_bytes(), encode(&record)).expect("raw put");
+        let twice = |scan: &dyn Fn()| (0..2).for_each(|_| scan());
+        paired(
+            "fjall: scan (a record)",
+            || twice(&|| our_scan(&old, SCAN_RECORDS)),
+            || twice(&|| raw.scan(SCAN_RECORDS)),
+        );
+        // Last: what it writes is merged while it goes on.
         paired(
             "fjall: put",
             || keys.iter().for_each(|id| old.put(id, &record).expect("put")),
-            || keys.iter().for_each(raw_put),
+            || keys.iter().for_each(|id| raw.put(*id, &record)),
         );
-        let twice = |scan: &dyn Fn()| (0..2).for_each(|_| scan());
-        paired("fjall: scan (a record)", || twice(&|| our_scan(&old)), || twice(&|| raw_scan(&keyspace)));
     }
 
     pub fn transactions() {
         let (raw_dir, our_dir) = (Scratch::new("raw-fjall-tx"), Scratch::new("exuvia-fjall-tx"));
-        let (_db, keyspace) = raw(&raw_dir.0, RECORDS);
-        let (store, table) = store(&our_dir.0);
-        (0..RECORDS).for_each(|id| table.put(&id, &item(id)).expect("put"));
-        let raw_put = |id: u64, record: &ItemV1| {
-            keyspace.insert(id.to_be_bytes(), encode(record)).expect("raw put");
-        };
+        let raw = Raw::load(&raw_dir.0, RECORDS);
+        let (store, table) = load_store(&our_dir.0, RECORDS);
         super::transactions("fjall: transaction of two reads and two writes", &store, &table, |a, b| {
-            let read = raw_get(&keyspace, a).zip(raw_get(&keyspace, b)).expect("both are there");
-            raw_put(a, &read.1);
-            raw_put(b, &read.0);
+            let read = raw.get(a).zip(raw.get(b)).expect("both are there");
+            raw.put(a, &read.1);
+            raw.put(b, &read.0);
         });
+    }
+
+    pub fn loads() {
+        super::loads("fjall: bulk load against puts (a record)", store);
+        let (ingested, inserted) = (Scratch::new("ingest-fjall"), Scratch::new("insert-fjall"));
+        let fresh = || {
+            for dir in [&ingested, &inserted] {
+                let _ = std::fs::remove_dir_all(&dir.0);
+            }
+        };
+        paired_fresh(
+            "fjall: raw ingestion against raw puts (a record)",
+            (LOAD_ROUNDS, RECORDS as usize),
+            fresh,
+            || Raw::open(&ingested.0).ingest(RECORDS),
+            || {
+                let raw = Raw::open(&inserted.0);
+                (0..RECORDS).for_each(|id| raw.put(id, &item(id)));
+                raw.flush();
+            },
+        );
     }
 
     pub fn opens() {
         let dir = Scratch::new("open-fjall");
-        let opened = store(&dir.0);
-        (0..OPEN_RECORDS).for_each(|id| opened.1.put(&id, &item(id)).expect("put"));
-        drop(opened);
+        let (opened, table) = store(&dir.0);
+        (0..OPEN_RECORDS).for_each(|id| table.put(&id, &item(id)).expect("put"));
+        drop((opened, table));
         let files = dir.0.join("fjall");
         paired_rounds(
             "fjall: open with 1 million records",
             (OPEN_ROUNDS, 1),
             || drop(store(&dir.0)),
-            || drop(database(&files)),
+            || {
+                let db = database(&files);
+                for name in db.list_keyspace_names() {
+                    black_box(db.keyspace(&name, options).expect("keyspace opens"));
+                }
+            },
         );
     }
 }
@@ -414,9 +292,45 @@ fn ratios() {
         || keys.iter().for_each(|id| old.put(id, &record).expect("put")),
         || keys.iter().for_each(|id| raw_put(&tree, *id, &record)),
     );
-    // Two scans of 10 000 records make a round's operations.
     let twice = |scan: &dyn Fn()| (0..2).for_each(|_| scan());
-    paired("scan (a record)", || twice(&|| our_scan(&old)), || twice(&|| raw_scan(&tree)));
+    paired(
+        "scan (a record)",
+        || twice(&|| our_scan(&old, SCAN_RECORDS)),
+        || twice(&|| raw_scan(&tree, SCAN_RECORDS)),
+    );
+}
+
+/// A load of sorted records into an empty table, durable at its end, beside as many puts and a flush.
+fn loads(name: &str, open: impl Fn(&std::path::Path) -> (Store, Table<u64, ItemV1>)) {
+    let (bulk_dir, put_dir) = (Scratch::new("load-bulk"), Scratch::new("load-put"));
+    let fresh = |dir: &Scratch| {
+        let _ = std::fs::remove_dir_all(&dir.0);
+        open(&dir.0)
+    };
+    // Stores are opened and closed outside of what is timed.
+    let (bulk, puts) = (RefCell::new(None), RefCell::new(None));
+    paired_fresh(
+        name,
+        (LOAD_ROUNDS, RECORDS as usize),
+        || {
+            drop((bulk.take(), puts.take()));
+            *bulk.borrow_mut() = Some(fresh(&bulk_dir));
+            *puts.borrow_mut() = Some(fresh(&put_dir));
+        },
+        || {
+            let loaded = bulk
+                .borrow()
+                .as_ref()
+                .map(|(_, table)| table.bulk_load((0..RECORDS).map(|id| (id, item(id)))));
+            assert_eq!(loaded.expect("it is open").expect("bulk load"), RECORDS);
+        },
+        || {
+            let held = puts.borrow();
+            let (store, table) = held.as_ref().expect("it is open");
+            (0..RECORDS).for_each(|id| table.put(&id, &item(id)).expect("put"));
+            store.flush().expect("flush");
+        },
+    );
 }
 
 /// A transaction of two reads and two writes, beside the same four operations on the raw engine.
@@ -447,33 +361,40 @@ fn transactions_on_sled() {
 }
 
 fn main() {
-    // The transactions alone: `cargo bench --bench ops -- transactions`.
-    // And the opens: `-- opens`.
-    if std::env::args().any(|arg| arg == "opens") {
+    // One part alone: `cargo bench --bench ops -- opens`, likewise `ratios`, `transactions` and `loads`.
+    let wants = |part: &str| std::env::args().any(|arg| arg == part);
+    let parts = ["ratios", "opens", "transactions", "loads"];
+    let all = !parts.iter().any(|part| wants(part));
+    if all {
+        let mut criterion = Criterion::default().configure_from_args();
+        groups(&mut criterion);
+        criterion.final_summary();
+        // `cargo test --benches` and criterion's list and test modes have no use for the ratios.
+        if wants("--test") || wants("--list") {
+            return;
+        }
+    }
+    if all || wants("ratios") {
+        ratios();
+        #[cfg(feature = "fjall")]
+        on_fjall::ratios();
+    }
+    if all || wants("opens") {
         opens();
         #[cfg(feature = "fjall")]
         on_fjall::opens();
-        return;
     }
-    if std::env::args().any(|arg| arg == "transactions") {
+    if all || wants("transactions") {
         transactions_on_sled();
         #[cfg(feature = "fjall")]
         on_fjall::transactions();
-        return;
     }
-    let mut criterion = Criterion::default().configure_from_args();
-    groups(&mut criterion);
-    criterion.final_summary();
-    // `cargo test --benches` and criterion's list and test modes have no use for the ratios.
-    if !std::env::args().any(|arg| arg == "--test" || arg == "--list") {
-        ratios();
-        opens();
-        transactions_on_sled();
+    if all || wants("loads") {
+        loads("bulk load against puts (a record)", |path| {
+            let (store, table, _) = exuvia(path, 0);
+            (store, table)
+        });
         #[cfg(feature = "fjall")]
-        {
-            on_fjall::ratios();
-            on_fjall::transactions();
-            on_fjall::opens();
-        }
+        on_fjall::loads();
     }
 }
