@@ -87,12 +87,13 @@ impl Core {
             );
             return Err(Error::Format { reason });
         }
-        if !shared.settings.read_only {
-            ledger::copy_out(&*shared.engine, &catalog)?;
-        }
+        let written = !shared.settings.read_only && ledger::copy_out(&*shared.engine, &catalog)?;
         // What a killed process left may be in the system's memory only: it becomes durable before anything, the
-        // sweep above all, is built on it.
-        shared.flush()?;
+        // sweep above all, is built on it. The engines with files see to that when they open; of one that was handed in
+        // nobody knows what was done to it since.
+        if written || shared.path.is_none() {
+            shared.flush()?;
+        }
         let trees = shared.engine.trees()?;
         // In memory there are only trees that hold something, after a crash that is played.
         if shared.path.is_some() {

@@ -127,14 +127,19 @@ pub(crate) fn append(catalog: &mut Catalog, event: Event, at_ms: u64, duration_u
     Ok(())
 }
 
-/// Copies the outbox to the ledger tree.
-pub(crate) fn copy_out(engine: &dyn Engine, catalog: &Catalog) -> Result<()> {
+/// Copies to the ledger tree what of the outbox is not there yet. Answers whether something was not.
+pub(crate) fn copy_out(engine: &dyn Engine, catalog: &Catalog) -> Result<bool> {
     let tree = engine.tree(TREE)?;
+    let mut written = false;
     for record in &catalog.outbox {
         let key = key(record.seq);
-        tree.put(&key, &catalog::to_bytes(FORMAT, &key, record)?)?;
+        let bytes = catalog::to_bytes(FORMAT, &key, record)?;
+        if tree.get(&key)?.as_deref() != Some(bytes.as_slice()) {
+            tree.put(&key, &bytes)?;
+            written = true;
+        }
     }
-    Ok(())
+    Ok(written)
 }
 
 /// An entry as the tree holds it.

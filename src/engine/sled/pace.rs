@@ -204,6 +204,10 @@ impl Pace {
                 if due && pace.sync().is_err() {
                     return;
                 }
+                if pace.stop.load(Ordering::Acquire) {
+                    // Nobody is to wait for that at the end: what an open has read makes a tenth of a second's worth.
+                    return;
+                }
                 collect_garbage();
             }
         })
