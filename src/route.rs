@@ -210,6 +210,13 @@ pub(crate) enum Found {
     },
 }
 
+/// What a point read has in hand.
+pub(crate) enum Looked {
+    /// The value of a settled table, not parsed yet.
+    Plain(Option<Value>),
+    Resolved(Found),
+}
+
 impl TableState {
     pub(crate) fn new(name: &str, shared: Arc<Shared>, route: Route) -> Self {
         let epoch = route.epoch;
@@ -273,6 +280,7 @@ impl TableState {
         self.frontier.store(Arc::new(frontier));
     }
 
+    #[inline]
     pub(crate) fn activity(&self) -> Activity {
         Activity::of_code(self.activity.load(Ordering::Relaxed))
     }
@@ -289,35 +297,63 @@ impl TableState {
         Error::Version { table: self.name.to_string(), version, reason: reason.into() }
     }
 
+    #[inline]
     pub(crate) fn parse(&self, key: &[u8], value: Value) -> Result<Entry> {
-        Entry::parse(key, value).map_err(|damage| Error::corrupt(&self.name, key, damage.0))
+        match Entry::parse(key, value) {
+            Ok(entry) => Ok(entry),
+            Err(damage) => Err(self.damaged(key, damage.0)),
+        }
+    }
+
+    #[cold]
+    pub(crate) fn damaged(&self, key: &[u8], what: &str) -> Error {
+        Error::corrupt(&self.name, key, what)
     }
 
     pub(crate) fn dropped(&self) -> Error {
         Error::Dropped { table: self.name.to_string() }
     }
 
+    #[inline]
     pub(crate) fn check_floor(&self, route: &Route, view: u32) -> Result<()> {
-        if view >= route.floor {
-            return Ok(());
-        }
-        let floor = route.floor;
+        if view >= route.floor { Ok(()) } else { Err(self.retired(route.floor, view)) }
+    }
+
+    #[cold]
+    fn retired(&self, floor: u32, view: u32) -> Error {
         let reason = format!(
             "retired: a migration was contracted, and version {floor} is the oldest that can still be read; \
              use a program that knows version {floor}"
         );
-        Err(self.refuse_version(view, reason))
+        self.refuse_version(view, reason)
     }
 
-    /// One point read at `view`.
-    #[inline]
+    /// [`TableState::look`], parsed and resolved.
+    #[cfg(feature = "json")]
     pub(crate) fn read(&self, key: &[u8], view: u32) -> Result<Found> {
+        match self.look(key, view)? {
+            Looked::Plain(None) => Ok(Found::Absent),
+            Looked::Plain(Some(value)) => self.plain(key, value, 0, false),
+            Looked::Resolved(found) => Ok(found),
+        }
+    }
+
+    /// One point read at `view`. What a settled table holds is handed on as it is: to be decoded where it lies, and not
+    /// moved from hand to hand before.
+    #[inline]
+    pub(crate) fn look(&self, key: &[u8], view: u32) -> Result<Looked> {
         self.shared.check_usable()?;
         loop {
             let route = self.route();
-            let found = self.read_once(&route, key, view, &mut Direct);
+            let looked = match &route.kind {
+                Kind::Settled { tree, .. } if view >= route.floor => match tree.tree.get(key) {
+                    Ok(value) => Ok(Looked::Plain(value)),
+                    Err(e) => Err(e.into()),
+                },
+                _ => self.read_once(&route, key, view, &mut Direct).map(Looked::Resolved),
+            };
             if self.holds(route.epoch) || bug(Bug::ReadEpochUnchecked) {
-                return found;
+                return looked;
             }
         }
     }
@@ -337,15 +373,7 @@ impl TableState {
                 None => Ok(Found::Absent),
                 Some(value) => self.plain(key, value, 0, false),
             },
-            Kind::Open(open) => {
-                let side = open.side(view);
-                let frontier = L::FRONTIER.then(|| self.frontier());
-                let overlay = lookup.get(&open.overlay, key, Held::Changing)?;
-                let covered = side == Side::To && frontier.is_some_and(|frontier| frontier.covers(key));
-                self.resolve(open, side, key, overlay, || {
-                    if covered { Ok(None) } else { lookup.get(&open.base, key, Held::Frozen) }
-                })
-            }
+            Kind::Open(open) => self.read_open(open, key, view, lookup),
             Kind::Folding(open) => {
                 let overlay = lookup.get(&open.overlay, key, Held::Draining)?;
                 self.resolve(open, Side::From, key, overlay, || lookup.get(&open.base, key, Held::Changing))
@@ -354,11 +382,22 @@ impl TableState {
         }
     }
 
+    /// [`TableState::read_once`] in an open migration.
+    fn read_open<L: Lookup>(&self, open: &Open, key: &[u8], view: u32, lookup: &mut L) -> Result<Found> {
+        let side = open.side(view);
+        let frontier = L::FRONTIER.then(|| self.frontier());
+        let overlay = lookup.get(&open.overlay, key, Held::Changing)?;
+        let covered = side == Side::To && frontier.is_some_and(|frontier| frontier.covers(key));
+        self.resolve(open, side, key, overlay, || {
+            if covered { Ok(None) } else { lookup.get(&open.base, key, Held::Frozen) }
+        })
+    }
+
     /// A record of a base or of a settled table: a tombstone is absence, a companion means nothing.
     #[inline]
     pub(crate) fn plain(&self, key: &[u8], value: Value, to: u32, validate: bool) -> Result<Found> {
         let entry = self.parse(key, value)?;
-        if entry.is_tombstone() || entry.is_failed_marker() {
+        if entry.is_absence() {
             return Ok(Found::Absent);
         }
         Ok(Found::Form { entry, form: Form::Main, to, validate })

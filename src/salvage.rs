@@ -322,7 +322,7 @@ impl Work<'_> {
         match (envelope::parse(key, &value), over) {
             (Ok(_), Found::Absent | Found::Whole(_)) => self.put(place, &place.base, key, &value)?,
             (Ok(header), Found::Damaged) => {
-                let hex = value.get(header.main).unwrap_or_default().iter().map(|byte| format!("{byte:02x}"));
+                let hex = header.main(&value).iter().map(|byte| format!("{byte:02x}"));
                 let reason = format!(
                     "left out: what was written since the migration began is lost; before it, in version {}, it was \
                      0x{}",

@@ -11,22 +11,23 @@
 //!    that was not read.
 //! 4. An error ends the scan with that error; only both sides' real end ends it without.
 
+mod page;
+
 use std::collections::VecDeque;
-use std::iter::Peekable;
 use std::marker::PhantomData;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::page::ReadPage;
 use crate::core::Lease;
-use crate::engine::{KeyRange, Page, Value};
+use crate::engine::{Page, Value};
 use crate::error::{Error, Result};
 use crate::key::Key;
-use crate::resolve::Side;
-use crate::route::{Found, Frontier, Kind, Open, Route, TableState};
+use crate::route::{Found, Frontier, Kind, Route, TableState};
 use crate::snapshot::{self, Pinned};
 use crate::stats::Operation;
-use crate::table::materialize;
+use crate::table::{decode_plain, materialize};
 use crate::version::Version;
 
 /// Records of a page of one side.
@@ -53,6 +54,15 @@ pub(crate) enum Moment {
     Taken(Arc<Pinned>),
 }
 
+/// What one end has read ahead: the rest of one page.
+enum Ahead {
+    /// Of a settled table: what a record is depends on nothing but its bytes, so each is looked at when its turn comes,
+    /// and nothing is kept of it but the engine's own buffers.
+    Plain(VecDeque<(Value, Value)>),
+    /// Of an open migration: resolved under the epoch of the page.
+    Resolved(VecDeque<(Value, Found)>),
+}
+
 /// The scan below its types.
 pub(crate) struct Pages {
     state: Arc<TableState>,
@@ -63,8 +73,8 @@ pub(crate) struct Pages {
     limit: usize,
     /// Pages read so far.
     pages: usize,
-    front: VecDeque<(Value, Found)>,
-    back: VecDeque<(Value, Found)>,
+    front: Ahead,
+    back: Ahead,
     /// Everything between `front` and `back` has been read.
     exhausted: bool,
     failed: Option<Error>,
@@ -92,23 +102,52 @@ impl<K: Key, V: Version> Scan<K, V> {
         Ok(count)
     }
 
+    /// The next record.
+    #[inline]
+    fn advance(&mut self, reverse: bool) -> Option<Result<(K, V)>> {
+        // Most are of a settled table: decoded where they are, from the engine's own buffers.
+        while let Some((state, page)) = self.pages.plain_ahead(reverse) {
+            let Some((key, value)) = page.front() else { break };
+            let read = match decode_plain(state, key, value) {
+                Ok(Some(record)) => decode_key(state, key).map(|key| Some((key, record))),
+                Ok(None) => Ok(None),
+                Err(e) => Err(e),
+            };
+            drop(page.pop_front());
+            match read {
+                Ok(Some(pair)) => return Some(Ok(pair)),
+                Ok(None) => {}
+                Err(e) => return Some(Err(self.pages.end_with(e))),
+            }
+        }
+        let next = self.pages.next(reverse);
+        self.typed(next)
+    }
+
     fn typed(&mut self, next: Option<Result<(Value, Found)>>) -> Option<Result<(K, V)>> {
         let (key, found) = match next? {
             Ok(next) => next,
             Err(e) => return Some(Err(e)),
         };
         let state = &self.pages.state;
-        let result = K::decode(&key)
-            .map_err(|e| Error::corrupt(&state.name, &key, format!("the key does not decode: {e}")))
+        let typed = decode_key(state, &key)
             .and_then(|typed| Ok(materialize(state, &key, found)?.map(|record| (typed, record))));
-        match result {
+        match typed {
             Ok(Some(pair)) => Some(Ok(pair)),
-            Ok(None) => Some(Err(Error::corrupt(&self.pages.state.name, &key, "a record without a form"))),
-            Err(e) => {
-                self.pages.ended = true;
-                Some(Err(e))
+            Ok(None) => {
+                let error = state.damaged(&key, "a record without a form");
+                Some(Err(self.pages.end_with(error)))
             }
+            Err(e) => Some(Err(self.pages.end_with(e))),
         }
+    }
+}
+
+#[inline]
+fn decode_key<K: Key>(state: &TableState, key: &[u8]) -> Result<K> {
+    match K::decode(key) {
+        Ok(typed) => Ok(typed),
+        Err(e) => Err(state.damaged(key, &format!("the key does not decode: {e}"))),
     }
 }
 
@@ -116,15 +155,13 @@ impl<K: Key, V: Version> Iterator for Scan<K, V> {
     type Item = Result<(K, V)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let next = self.pages.next(false);
-        self.typed(next)
+        self.advance(false)
     }
 }
 
 impl<K: Key, V: Version> DoubleEndedIterator for Scan<K, V> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        let next = self.pages.next(true);
-        self.typed(next)
+        self.advance(true)
     }
 }
 
@@ -142,11 +179,23 @@ impl Pages {
             upper,
             limit: FIRST_PAGE_RECORDS,
             pages: 0,
-            front: VecDeque::new(),
-            back: VecDeque::new(),
+            front: Ahead::new(),
+            back: Ahead::new(),
             exhausted: false,
             failed: None,
             ended: false,
+        }
+    }
+
+    /// What one end has read ahead of a settled table.
+    #[inline]
+    fn plain_ahead(&mut self, reverse: bool) -> Option<(&TableState, &mut VecDeque<(Value, Value)>)> {
+        if self.ended {
+            return None;
+        }
+        match if reverse { &mut self.back } else { &mut self.front } {
+            Ahead::Plain(page) => Some((&self.state, page)),
+            Ahead::Resolved(_) => None,
         }
     }
 
@@ -156,28 +205,39 @@ impl Pages {
         self.ended = true;
     }
 
+    #[inline]
     pub(crate) fn next(&mut self, reverse: bool) -> Option<Result<(Value, Found)>> {
-        if self.ended {
-            return None;
-        }
         loop {
+            if self.ended {
+                return None;
+            }
             let (near, far) =
                 if reverse { (&mut self.back, &mut self.front) } else { (&mut self.front, &mut self.back) };
-            if let Some(next) = near.pop_front() {
-                return Some(Ok(next));
-            }
-            if self.exhausted && self.failed.is_none() {
+            let next = match near.take(&self.state, false) {
                 // What the other end has read ahead, from its far side.
-                return far.pop_back().map(Ok);
-            }
-            if let Some(e) = self.failed.take() {
-                self.ended = true;
-                return Some(Err(e));
-            }
-            if let Err(e) = self.read_page(reverse) {
-                self.failed = Some(e);
+                None if self.exhausted && self.failed.is_none() => Some(far.take(&self.state, true)?),
+                next => next,
+            };
+            match next {
+                Some(Ok((_, Found::Absent))) => {}
+                Some(Err(e)) => return Some(Err(self.end_with(e))),
+                Some(next) => return Some(next),
+                None => {
+                    if let Some(e) = self.failed.take() {
+                        return Some(Err(self.end_with(e)));
+                    }
+                    if let Err(e) = self.read_page(reverse) {
+                        self.failed = Some(e);
+                    }
+                }
             }
         }
+    }
+
+    #[cold]
+    fn end_with(&mut self, error: Error) -> Error {
+        self.ended = true;
+        error
     }
 
     fn read_page(&mut self, reverse: bool) -> Result<()> {
@@ -186,21 +246,25 @@ impl Pages {
         if matches!(self.moment, Moment::First) {
             self.moment = snapshot::pin_table(&state)?.map_or(Moment::Own, Moment::Taken);
         }
-        let result = loop {
+        // A page is read when its side is empty: what held the last one holds the next.
+        let side = if reverse { &mut self.back } else { &mut self.front };
+        let mut buffer = std::mem::replace(side, Ahead::new()).into_buffer();
+        let page = loop {
             state.shared.check_usable()?;
             if let Moment::Taken(pinned) = &self.moment {
                 let Pinned { route, frontier } = &**pinned;
-                break read_page(&state, route, frontier, self.view, self.range(), reverse, self.limit);
+                break self.page_of(&state, route, frontier, reverse, buffer);
             }
             let route = state.route_owned();
             let frontier = state.frontier();
-            let page = read_page(&state, &route, &frontier, self.view, self.range(), reverse, self.limit);
+            let page = self.page_of(&state, &route, &frontier, reverse, buffer);
             if state.holds(route.epoch) {
                 break page;
             }
+            buffer = Page::new();
         };
         state.shared.recorder.finish(timer, Operation::Scan, state.activity(), Duration::ZERO, &state.name);
-        let page = result?;
+        let page = page?;
         if self.pages > 0 {
             self.limit = (self.limit * 2).min(PAGE_RECORDS);
         }
@@ -212,278 +276,65 @@ impl Pages {
             Some(last) => self.lower = Bound::Excluded(last.to_vec()),
         }
         let side = if reverse { &mut self.back } else { &mut self.front };
-        // A page is read when its side is empty, so this moves nothing.
-        if side.is_empty() {
-            *side = page.found.into();
-        } else {
-            side.extend(page.found);
-        }
+        *side = page.ahead;
         self.failed = page.error;
         Ok(())
     }
 
-    fn range(&self) -> KeyRange<'_> {
-        (self.lower.as_ref().map(Vec::as_slice), self.upper.as_ref().map(Vec::as_slice))
-    }
-}
-
-/// A resolved page.
-struct Resolved {
-    found: Vec<(Value, Found)>,
-    /// The last key that was judged, if it is not the last of `found`.
-    last: Option<Value>,
-    end: bool,
-    /// The record after `found` could not be read.
-    error: Option<Error>,
-}
-
-impl Resolved {
-    #[inline]
-    fn new(records: usize, end: bool) -> Self {
-        Resolved { found: Vec::with_capacity(records), last: None, end, error: None }
-    }
-
-    #[inline]
-    fn push(&mut self, key: Value, found: Result<Found>) -> bool {
-        match found {
-            Ok(Found::Absent) => self.last = Some(key),
-            Ok(found) => {
-                self.found.push((key, found));
-                self.last = None;
+    /// One page by this route; `buffer` is empty, and is used where that serves.
+    fn page_of(
+        &self,
+        state: &TableState,
+        route: &Route,
+        frontier: &Frontier,
+        reverse: bool,
+        buffer: Page,
+    ) -> Result<ReadPage> {
+        let range = (self.lower.as_ref().map(Vec::as_slice), self.upper.as_ref().map(Vec::as_slice));
+        state.check_floor(route, self.view)?;
+        let resolved = match &route.kind {
+            Kind::Settled { tree, .. } => {
+                return page::plain_page(&*tree.tree, range, reverse, self.limit, buffer);
             }
-            Err(e) => {
-                self.error = Some(e);
-                return false;
-            }
-        }
-        true
-    }
-
-    /// The last key that was judged; `None` if there was none.
-    fn last(&self) -> Option<&Value> {
-        self.last.as_ref().or_else(|| self.found.last().map(|(key, _)| key))
-    }
-}
-
-fn read_page(
-    state: &TableState,
-    route: &Route,
-    frontier: &Frontier,
-    view: u32,
-    range: KeyRange<'_>,
-    reverse: bool,
-    limit: usize,
-) -> Result<Resolved> {
-    state.check_floor(route, view)?;
-    match &route.kind {
-        Kind::Settled { tree, .. } => {
-            let mut page = Page::with_capacity(limit);
-            let end = tree.tree.scan(range, reverse, limit, &mut page)?;
-            let mut resolved = Resolved::new(page.len(), end);
-            for (key, value) in page {
-                let found = state.plain(&key, value, 0, false);
-                if !resolved.push(key, found) {
-                    break;
+            Kind::Open(open) => {
+                let side = open.side(self.view);
+                match page::covered(range, reverse, side, frontier) {
+                    Some(part) => page::overlay_page(state, open, part, range.1, reverse, self.limit),
+                    None => page::open_page(state, open, side, range, reverse, self.limit),
                 }
             }
-            Ok(resolved)
-        }
-        Kind::Open(open) => {
-            let side = open.side(view);
-            match covered(range, reverse, side, frontier) {
-                Some(part) => overlay_page(state, open, part, range.1, reverse, limit),
-                None => open_page(state, open, side, range, reverse, limit),
+            Kind::Folding(open) => page::folding_page(state, open, range, reverse, self.limit),
+            Kind::Dropped => Err(state.dropped()),
+        };
+        resolved.map(ReadPage::from)
+    }
+}
+
+impl Ahead {
+    fn new() -> Self {
+        Ahead::Plain(VecDeque::new())
+    }
+
+    /// Takes the next record, or the one on the far side.
+    #[inline]
+    fn take(&mut self, state: &TableState, far: bool) -> Option<Result<(Value, Found)>> {
+        let (key, value) = match self {
+            Ahead::Plain(page) if far => page.pop_back()?,
+            Ahead::Plain(page) => page.pop_front()?,
+            Ahead::Resolved(page) if far => return page.pop_back().map(Ok),
+            Ahead::Resolved(page) => return page.pop_front().map(Ok),
+        };
+        Some(state.plain(&key, value, 0, false).map(|found| (key, found)))
+    }
+
+    /// An empty page, with the room of this one.
+    fn into_buffer(self) -> Page {
+        match self {
+            Ahead::Plain(page) => {
+                debug_assert!(page.is_empty());
+                page.into()
             }
+            Ahead::Resolved(_) => Page::new(),
         }
-        Kind::Folding(open) => folding_page(state, open, range, reverse, limit),
-        Kind::Dropped => Err(state.dropped()),
-    }
-}
-
-/// The part of a range at `to` that the overlay alone answers: every base key before the frontier has an overlay entry.
-fn covered<'a>(
-    range: KeyRange<'a>,
-    reverse: bool,
-    side: Side,
-    frontier: &'a Frontier,
-) -> Option<KeyRange<'a>> {
-    let last = match (side, frontier) {
-        (Side::To, Frontier::End) => return Some(range),
-        (Side::To, Frontier::After(last)) => last.as_slice(),
-        _ => return None,
-    };
-    let begins = |bound: Bound<&[u8]>| match bound {
-        Bound::Unbounded => true,
-        Bound::Included(key) => key <= last,
-        Bound::Excluded(key) => key < last,
-    };
-    let ends = |bound: Bound<&[u8]>| match bound {
-        Bound::Unbounded => false,
-        Bound::Included(key) | Bound::Excluded(key) => key <= last,
-    };
-    match range {
-        range if ends(range.1) => Some(range),
-        // A scan forward comes to the rest with its next page.
-        (lower, _) if !reverse && begins(lower) => Some((lower, Bound::Included(last))),
-        _ => None,
-    }
-}
-
-/// A page of a range that the overlay alone answers.
-fn overlay_page(
-    state: &TableState,
-    open: &Open,
-    part: KeyRange<'_>,
-    upper: Bound<&[u8]>,
-    reverse: bool,
-    limit: usize,
-) -> Result<Resolved> {
-    let mut page = Page::with_capacity(limit);
-    let end = open.overlay.tree.scan(part, reverse, limit, &mut page)?;
-    let (read, whole) = (page.len(), part.1 == upper);
-    let mut resolved = Resolved::new(read, end && whole);
-    for (key, value) in page {
-        let found = state.resolve(open, Side::To, &key, Some(value), || Ok(None));
-        if !resolved.push(key, found) {
-            return Ok(resolved);
-        }
-    }
-    if let (true, false, Bound::Included(last)) = (end, whole, part.1) {
-        resolved.last = Some(Value::from(last));
-    }
-    Ok(resolved)
-}
-
-/// A page while the migration is open.
-fn open_page(
-    state: &TableState,
-    open: &Open,
-    side: Side,
-    range: KeyRange<'_>,
-    reverse: bool,
-    limit: usize,
-) -> Result<Resolved> {
-    let (mut base, mut overlay) = (Page::with_capacity(limit), Page::with_capacity(limit));
-    let base_end = open.base.tree.scan(range, reverse, limit, &mut base)?;
-    let (range, base_last) = shorten(range, reverse, if base_end { None } else { base.last() });
-    let overlay_end = open.overlay.tree.scan(range, reverse, limit, &mut overlay)?;
-    let overlay_last = if overlay_end { None } else { overlay.last().map(|(key, _)| key.clone()) };
-    let end = overlay_end && base_end;
-    Ok(merged_page(state, open, side, reverse, (overlay, overlay_last), (base, base_last), end))
-}
-
-/// A page while the overlay is folded into the base.
-fn folding_page(
-    state: &TableState,
-    open: &Open,
-    range: KeyRange<'_>,
-    reverse: bool,
-    limit: usize,
-) -> Result<Resolved> {
-    let (mut overlay, mut base) = (Page::new(), Page::new());
-    let overlay_end = open.overlay.tree.scan(range, reverse, limit, &mut overlay)?;
-    let (range, overlay_last) = shorten(range, reverse, if overlay_end { None } else { overlay.last() });
-    let base_end = open.base.tree.scan(range, reverse, limit, &mut base)?;
-    let base_last = if base_end { None } else { base.last().map(|(key, _)| key.clone()) };
-    let end = overlay_end && base_end;
-    Ok(merged_page(state, open, Side::From, reverse, (overlay, overlay_last), (base, base_last), end))
-}
-
-/// What was read of one side, and the last key of it if there may be more.
-type Part = (Page, Option<Value>);
-
-fn merged_page(
-    state: &TableState,
-    open: &Open,
-    side: Side,
-    reverse: bool,
-    (overlay, overlay_last): Part,
-    (base, base_last): Part,
-    end: bool,
-) -> Resolved {
-    let in_reach = |key: &Value, last: &Option<Value>| match last {
-        None => true,
-        Some(last) if reverse => **key >= **last,
-        Some(last) => **key <= **last,
-    };
-    let mut resolved = Resolved::new(overlay.len().max(base.len()), end);
-    let (mut overlay, mut base) = (overlay.into_iter().peekable(), base.into_iter().peekable());
-    while let Some((key, overlay, base)) = take_next(&mut overlay, &mut base, reverse) {
-        if !in_reach(&key, &base_last) || !in_reach(&key, &overlay_last) {
-            break;
-        }
-        let found = state.resolve(open, side, &key, overlay, || Ok(base));
-        if !resolved.push(key, found) {
-            break;
-        }
-    }
-    resolved
-}
-
-/// Cuts a range after `last`, the last key that the overlay's part reached.
-fn shorten<'a>(
-    range: KeyRange<'a>,
-    reverse: bool,
-    last: Option<&'a (Value, Value)>,
-) -> (KeyRange<'a>, Option<Value>) {
-    match last {
-        None => (range, None),
-        Some((key, _)) if reverse => ((Bound::Included(&**key), range.1), Some(key.clone())),
-        Some((key, _)) => ((range.0, Bound::Included(&**key)), Some(key.clone())),
-    }
-}
-
-type Side2 = Peekable<std::vec::IntoIter<(Value, Value)>>;
-
-/// The next key of both sides, with what each has under it.
-fn take_next(
-    overlay: &mut Side2,
-    base: &mut Side2,
-    reverse: bool,
-) -> Option<(Value, Option<Value>, Option<Value>)> {
-    use std::cmp::Ordering::{Equal, Greater, Less};
-    let order = match (overlay.peek(), base.peek()) {
-        (None, None) => return None,
-        (Some(_), None) => Less,
-        (None, Some(_)) => Greater,
-        (Some((o, _)), Some((b, _))) if reverse => (**b).cmp(&**o),
-        (Some((o, _)), Some((b, _))) => (**o).cmp(&**b),
-    };
-    let over = if order == Greater { None } else { overlay.next() };
-    let under = if order == Less { None } else { base.next() };
-    debug_assert!(order != Equal || (over.is_some() && under.is_some()));
-    let key = over.as_ref().or(under.as_ref()).map(|(key, _)| key.clone())?;
-    Some((key, over.map(|(_, value)| value), under.map(|(_, value)| value)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const A: &[u8] = b"a";
-    const M: &[u8] = b"m";
-    const Z: &[u8] = b"z";
-
-    #[test]
-    fn the_overlay_alone_answers_at_to_as_far_as_the_frontier_and_nowhere_else() {
-        let at_m = Frontier::After(M.to_vec());
-        let all: KeyRange<'_> = (Bound::Unbounded, Bound::Unbounded);
-        let within: KeyRange<'_> = (Bound::Included(A), Bound::Included(M));
-        let across: KeyRange<'_> = (Bound::Excluded(A), Bound::Excluded(Z));
-        let beyond: KeyRange<'_> = (Bound::Excluded(M), Bound::Unbounded);
-        for reverse in [false, true] {
-            assert_eq!(covered(all, reverse, Side::To, &Frontier::End), Some(all));
-            assert_eq!(covered(within, reverse, Side::To, &at_m), Some(within));
-            assert_eq!(covered(beyond, reverse, Side::To, &at_m), None);
-            assert_eq!(covered(all, reverse, Side::To, &Frontier::Start), None);
-            for frontier in [&Frontier::Start, &at_m, &Frontier::End] {
-                assert_eq!(covered(within, reverse, Side::From, frontier), None, "old code reads the base");
-            }
-        }
-        let part = (across.0, Bound::Included(M));
-        assert_eq!(covered(across, false, Side::To, &at_m), Some(part), "the rest is another page's");
-        assert_eq!(covered(across, true, Side::To, &at_m), None, "a scan backward begins beyond it");
-        let from_m = (Bound::Included(M), Bound::Unbounded);
-        assert_eq!(covered(from_m, false, Side::To, &at_m), Some((Bound::Included(M), Bound::Included(M))));
     }
 }

@@ -7,19 +7,23 @@
 //! Recording costs two reads of the processor's clock and one uncontended lock on a shard of the calling
 //! thread; pauses are computed only while a background worker is at work.
 
+mod meter;
+
 use std::array;
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use hdrhistogram::Histogram as Hdr;
 use parking_lot::Mutex;
 
+pub(crate) use self::meter::BackgroundMeter;
+use self::meter::{METERS, Meter};
 use crate::observe::{Observer, Pause, Work, WorkKind};
 use crate::route::Name;
-use crate::sync::Instant;
+use crate::sync::Clock;
 
 /// A foreground operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,12 +122,22 @@ impl Histogram {
     }
 
     pub(crate) fn record(&mut self, duration: Duration) {
+        self.record_ns(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS));
+    }
+
+    #[inline]
+    fn record_ns(&mut self, nanos: u64) {
         if self.0.is_none() {
-            self.0 = Hdr::new_with_bounds(1, HIGHEST_NS, 2).ok().map(Box::new);
+            self.begin();
         }
         if let Some(hdr) = &mut self.0 {
-            hdr.saturating_record(u64::try_from(duration.as_nanos()).unwrap_or(HIGHEST_NS).max(1));
+            hdr.saturating_record(nanos.max(1));
         }
+    }
+
+    #[cold]
+    fn begin(&mut self) {
+        self.0 = Hdr::new_with_bounds(1, HIGHEST_NS, 2).ok().map(Box::new);
     }
 
     fn add(&mut self, other: &Histogram) {
@@ -179,19 +193,24 @@ thread_local! {
     static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
 }
 
+#[inline]
 fn shard_of_thread() -> usize {
+    let shard = SHARD.get();
+    if shard == usize::MAX { new_shard() } else { shard }
+}
+
+#[cold]
+fn new_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    SHARD.with(|shard| {
-        if shard.get() == usize::MAX {
-            shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-        }
-        shard.get()
-    })
+    SHARD.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+    SHARD.get()
 }
 
 /// The collecting side, one for a store.
 pub(crate) struct Recorder {
-    anchor: Instant,
+    /// Read raw, and turned into nanoseconds where one is counted.
+    clock: Clock,
+    anchor: u64,
     shards: [CachePadded<Mutex<Shard>>; SHARDS],
     meters: [CachePadded<Meter>; METERS],
     background: AtomicUsize,
@@ -215,7 +234,8 @@ struct Rare {
 
 /// A foreground operation under way.
 pub(crate) struct Timer {
-    start: Instant,
+    /// By the recorder's clock.
+    start: u64,
     /// Background engine time so far; `None` if nothing runs in the background.
     busy_ns: Option<u64>,
 }
@@ -226,8 +246,10 @@ impl Recorder {
             latency: array::from_fn(|_| array::from_fn(|_| Histogram::empty())),
             pauses: array::from_fn(|_| Histogram::empty()),
         };
+        let clock = Clock::new();
         Self {
-            anchor: Instant::now(),
+            anchor: clock.raw(),
+            clock,
             shards: array::from_fn(|_| CachePadded::new(Mutex::new(empty()))),
             meters: array::from_fn(|_| CachePadded::new(Meter::default())),
             background: AtomicUsize::new(0),
@@ -251,13 +273,13 @@ impl Recorder {
         self.observer.as_ref()
     }
 
-    fn nanos(&self, at: Instant) -> u64 {
-        u64::try_from(at.duration_since(self.anchor).as_nanos()).unwrap_or(u64::MAX)
+    fn nanos(&self, at: u64) -> u64 {
+        self.clock.delta_as_nanos(self.anchor, at)
     }
 
     #[inline]
     pub(crate) fn start(&self) -> Timer {
-        let start = Instant::now();
+        let start = self.clock.raw();
         let busy_ns =
             (self.background.load(Ordering::Relaxed) > 0).then(|| self.background_ns(self.nanos(start)));
         Timer { start, busy_ns }
@@ -272,26 +294,43 @@ impl Recorder {
         waited: Duration,
         table: &Name,
     ) {
-        let end = Instant::now();
-        let latency = end.duration_since(timer.start);
+        let end = self.clock.raw();
+        let latency_ns = self.clock.delta_as_nanos(timer.start, end);
         let mut shard = self.shards.get(shard_of_thread()).map(|shard| shard.lock());
         if let Some(histogram) = shard
             .as_mut()
             .and_then(|shard| shard.latency.get_mut(operation as usize))
             .and_then(|by_activity| by_activity.get_mut(activity as usize))
         {
-            histogram.record(latency);
+            histogram.record_ns(latency_ns);
         }
-        if timer.busy_ns.is_none() && waited.is_zero() {
-            return;
+        drop(shard);
+        if timer.busy_ns.is_some() || !waited.is_zero() {
+            self.pause(&timer, end, Duration::from_nanos(latency_ns), operation, activity, waited, table);
         }
+    }
+
+    /// What of a call was a pause: counted while something is at work in the background, or a flip was in the way.
+    #[cold]
+    #[expect(clippy::too_many_arguments, reason = "what `finish` knows")]
+    fn pause(
+        &self,
+        timer: &Timer,
+        end: u64,
+        latency: Duration,
+        operation: Operation,
+        activity: Activity,
+        waited: Duration,
+        table: &Name,
+    ) {
         let overlap =
             timer.busy_ns.map_or(0, |before| self.background_ns(self.nanos(end)).saturating_sub(before));
         let pause = (Duration::from_nanos(overlap) + waited).min(latency);
-        if let Some(histogram) = shard.as_mut().and_then(|shard| shard.pauses.get_mut(activity as usize)) {
+        if let Some(shard) = self.shards.get(shard_of_thread())
+            && let Some(histogram) = shard.lock().pauses.get_mut(activity as usize)
+        {
             histogram.record(pause);
         }
-        drop(shard);
         let budget = Duration::from_nanos(self.budget_ns.load(Ordering::Relaxed));
         let own = latency.saturating_sub(pause);
         if own > budget {
@@ -379,93 +418,6 @@ impl Recorder {
             flushes: 0,
             migrations: Vec::new(),
         }
-    }
-}
-
-const METERS: usize = 4;
-
-/// How long a background worker has been inside engine calls, readable while one is in flight.
-///
-/// A seqlock with one writer: `sequence` is odd while the two fields change.
-#[derive(Default)]
-struct Meter {
-    sequence: AtomicU64,
-    total_ns: AtomicU64,
-    /// Start of the call in flight; zero if none.
-    since_ns: AtomicU64,
-    /// A worker has it.
-    taken: AtomicBool,
-}
-
-impl Meter {
-    fn set(&self, total_ns: u64, since_ns: u64) {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
-        fence(Ordering::Release);
-        self.total_ns.store(total_ns, Ordering::Relaxed);
-        self.since_ns.store(since_ns, Ordering::Relaxed);
-        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
-    }
-
-    fn read(&self, now_ns: u64) -> u64 {
-        let (mut total, mut since) = (0, 0);
-        // Bounded: a worker that lost its processor in mid-change must not make a foreground call spin.
-        for _ in 0..16 {
-            let before = self.sequence.load(Ordering::Acquire);
-            total = self.total_ns.load(Ordering::Relaxed);
-            since = self.since_ns.load(Ordering::Relaxed);
-            fence(Ordering::Acquire);
-            if before.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == before {
-                break;
-            }
-        }
-        if since == 0 { total } else { total + now_ns.saturating_sub(since) }
-    }
-}
-
-/// The writing side of a meter; given back when dropped.
-pub(crate) struct BackgroundMeter {
-    recorder: Arc<Recorder>,
-    slot: usize,
-}
-
-impl BackgroundMeter {
-    /// Runs one engine call of the background, metered. Answers its duration too.
-    pub(crate) fn call<R>(&self, call: impl FnOnce() -> R) -> (R, Duration) {
-        let start = Instant::now();
-        let Some(meter) = self.recorder.meters.get(self.slot) else {
-            let result = call();
-            let took = start.elapsed();
-            self.recorder.worked(WorkKind::EngineCall, took);
-            return (result, took);
-        };
-        let total = meter.total_ns.load(Ordering::Relaxed);
-        meter.set(total, self.recorder.nanos(start).max(1));
-        let result = call();
-        let took = start.elapsed();
-        meter.set(total + u64::try_from(took.as_nanos()).unwrap_or(0), 0);
-        self.recorder.worked(WorkKind::EngineCall, took);
-        (result, took)
-    }
-
-    /// Records the engine calls of one batch, and tells the observer of the long ones.
-    pub(crate) fn record(&self, calls: &[Duration]) {
-        let mut rare = self.recorder.rare.lock();
-        for call in calls {
-            rare.engine_calls.record(*call);
-        }
-        drop(rare);
-        self.recorder.tell();
-    }
-}
-
-impl Drop for BackgroundMeter {
-    fn drop(&mut self) {
-        if let Some(meter) = self.recorder.meters.get(self.slot) {
-            meter.taken.store(false, Ordering::Release);
-        }
-        self.recorder.background.fetch_sub(1, Ordering::Relaxed);
-        self.recorder.tell();
     }
 }
 

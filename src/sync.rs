@@ -13,15 +13,15 @@ mod controlled;
 
 #[cfg(exuvia_shuttle)]
 pub(crate) use controlled::{
-    ArcSwap, ArrayQueue, Condvar, Guard, Instant, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic,
-    thread,
+    ArcSwap, ArrayQueue, Clock, Condvar, Guard, Instant, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    atomic, thread,
 };
 #[cfg(not(exuvia_shuttle))]
 pub(crate) use {
     arc_swap::{ArcSwap, Guard},
     crossbeam_queue::ArrayQueue,
     parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    quanta::Instant,
+    quanta::{Clock, Instant},
     std::sync::atomic,
     std::thread,
 };

@@ -1,21 +1,26 @@
 //! A typed handle on one table at one view. Types stop here: below it everything is bytes.
 
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::core::Lease;
+use crate::envelope;
 use crate::error::Result;
 use crate::key::{self, Key, KeyPrefix};
 use crate::lineage::{self, CastFailure, Stored};
 use crate::quarantine::Quarantined;
 use crate::resolve::Form;
-use crate::route::{Found, TableState};
+use crate::route::{Found, Looked, TableState};
 use crate::scan::{Moment, Scan};
 use crate::stats::Operation;
 use crate::version::Version;
 use crate::write::Encoder;
+
+/// A longer buffer for keys is not kept.
+const BUFFER_BYTES_MAX: usize = 4096;
 
 /// A handle on a table, reading and writing at the view `V`.
 ///
@@ -66,9 +71,12 @@ impl<K: Key, V: Version> Table<K, V> {
     /// Damage, a failed cast, a record in quarantine, a retired view: of this key only. Never a wrong `None`.
     pub fn get(&self, key: &K) -> Result<Option<V>> {
         let timer = self.state.shared.recorder.start();
-        let bytes = encode_key(key);
-        let result = self.state.read(&bytes, V::VERSION);
-        let result = result.and_then(|found| materialize(&self.state, &bytes, found));
+        let result = with_key(key, |bytes| match self.state.look(bytes, V::VERSION) {
+            Ok(Looked::Plain(None)) => Ok(None),
+            Ok(Looked::Plain(Some(value))) => decode_plain(&self.state, bytes, &value),
+            Ok(Looked::Resolved(found)) => materialize(&self.state, bytes, found),
+            Err(e) => Err(e),
+        });
         self.finish(timer, Operation::Get, Duration::ZERO);
         result
     }
@@ -84,9 +92,8 @@ impl<K: Key, V: Version> Table<K, V> {
     /// cannot hold), a size over the limit, a fenced or retired view. Nothing was written then.
     pub fn put(&self, key: &K, record: &V) -> Result<()> {
         let timer = self.state.shared.recorder.start();
-        let bytes = encode_key(key);
         let mut waited = Duration::ZERO;
-        let result = self.state.put(&bytes, &Typed(record), &mut waited);
+        let result = with_key(key, |bytes| self.state.put(bytes, &Typed(record), &mut waited));
         self.finish(timer, Operation::Put, waited);
         result
     }
@@ -98,9 +105,8 @@ impl<K: Key, V: Version> Table<K, V> {
     /// A fenced or retired view, or a failing engine.
     pub fn remove(&self, key: &K) -> Result<()> {
         let timer = self.state.shared.recorder.start();
-        let bytes = encode_key(key);
         let mut waited = Duration::ZERO;
-        let result = self.state.remove(&bytes, V::VERSION, &mut waited);
+        let result = with_key(key, |bytes| self.state.remove(bytes, V::VERSION, &mut waited));
         self.finish(timer, Operation::Remove, waited);
         result
     }
@@ -184,6 +190,24 @@ pub(crate) fn encode_key<K: Key>(key: &K) -> Vec<u8> {
     bytes
 }
 
+/// Calls `with` with the encoded key, in a buffer of the thread that is used again. `with` may run user code that comes
+/// here too: it then finds no buffer, and makes one.
+#[inline]
+fn with_key<K: Key, R>(key: &K, with: impl FnOnce(&[u8]) -> R) -> R {
+    thread_local! {
+        static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    // A thread that ends may have no buffer any more.
+    let mut bytes = BUFFER.try_with(Cell::take).unwrap_or_default();
+    bytes.clear();
+    key.encode(&mut bytes);
+    let result = with(&bytes);
+    if bytes.capacity() <= BUFFER_BYTES_MAX {
+        let _ended = BUFFER.try_with(|buffer| buffer.set(bytes));
+    }
+    result
+}
+
 /// Decodes what a read found, and casts it to `V`. User code runs here, under no lock.
 #[inline]
 pub(crate) fn materialize<V: Version>(state: &TableState, key: &[u8], found: Found) -> Result<Option<V>> {
@@ -208,6 +232,22 @@ pub(crate) fn materialize<V: Version>(state: &TableState, key: &[u8], found: Fou
         Ok(Some(record))
     });
     result.map_err(|e| state.cast_failed(key, e))
+}
+
+/// What [`TableState::plain`] and [`materialize`] do to a record of a settled table, where it lies.
+#[inline]
+pub(crate) fn decode_plain<V: Version>(state: &TableState, key: &[u8], value: &[u8]) -> Result<Option<V>> {
+    let header = match envelope::parse(key, value) {
+        Ok(header) => header,
+        Err(damage) => return Err(state.damaged(key, damage.0)),
+    };
+    if header.is_absence() {
+        return Ok(None);
+    }
+    match lineage::decode_at((header.version, header.main(value))) {
+        Ok(record) => Ok(Some(record)),
+        Err(e) => Err(state.cast_failed(key, e)),
+    }
 }
 
 /// A record as the byte level sees it.

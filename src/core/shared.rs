@@ -122,15 +122,19 @@ impl Shared {
     /// Refuses what the engine could not hold, before anything is written.
     #[inline]
     pub(crate) fn check_size(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let over = |what, size, limit| Err(Error::Limit { what, size, limit });
-        if key.len() > self.limits.key_bytes_max {
-            return over("bytes in a key", key.len(), self.limits.key_bytes_max);
+        if key.len() <= self.limits.key_bytes_max && value.len() <= self.limits.value_bytes_max {
+            return Ok(());
         }
-        if value.len() > self.limits.value_bytes_max {
-            let limit = self.limits.value_bytes_max.saturating_sub(envelope::OVERHEAD_MAX);
-            return over("bytes in a record (all its forms together)", value.len(), limit);
+        Err(self.over_limit(key.len(), value.len()))
+    }
+
+    #[cold]
+    fn over_limit(&self, key: usize, value: usize) -> Error {
+        if key > self.limits.key_bytes_max {
+            return Error::Limit { what: "bytes in a key", size: key, limit: self.limits.key_bytes_max };
         }
-        Ok(())
+        let limit = self.limits.value_bytes_max.saturating_sub(envelope::OVERHEAD_MAX);
+        Error::Limit { what: "bytes in a record (all its forms together)", size: value, limit }
     }
 
     /// Free bytes on the store's medium; `None` where there is no path or the system cannot tell.

@@ -152,15 +152,19 @@ impl SledEngine {
     }
 }
 
+#[inline]
 fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
-    if size <= limit {
-        return Ok(());
-    }
+    if size <= limit { Ok(()) } else { Err(over_limit(what, size, limit)) }
+}
+
+#[cold]
+fn over_limit(what: &str, size: usize, limit: usize) -> EngineError {
     let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
-    Err(EngineError::new(EngineErrorKind::Limit, message))
+    EngineError::new(EngineErrorKind::Limit, message)
 }
 
 /// What a write counts for, if it is within the limits.
+#[inline]
 fn size_of_write(key: &[u8], value: Option<&[u8]>) -> EngineResult<usize> {
     let size = value.map_or(0, <[u8]>::len);
     limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
@@ -231,10 +235,12 @@ impl Tree for SledTree {
 
 impl Shared {
     /// To be called before sled is asked to write.
+    #[inline]
     fn admit(&self, bytes: usize) -> EngineResult<()> {
         self.pace()?.admit(bytes)
     }
 
+    #[inline]
     fn pace(&self) -> EngineResult<&Pace> {
         let closed = || EngineError::new(EngineErrorKind::Poisoned, "the engine is closed");
         self.pace.as_deref().ok_or_else(closed)

@@ -26,9 +26,16 @@ impl Mask {
     #[cfg(any(feature = "fjall", test))]
     pub(in crate::engine) const ALL: Self = Self(u64::MAX);
 
+    /// The stripe of a key: multiplicative hashing of its words (Knuth, "The Art of Computer Programming", 6.4), of which
+    /// the upper bits are taken. Keys that follow one another do not share a stripe.
+    #[inline]
     pub(in crate::engine) fn of(tree: u64, key: &[u8]) -> Self {
-        // The remainder: keys that follow one another do not share a stripe.
-        Self(1 << (u64::from(crc32c::crc32c_append(tree as u32, key)) % u64::from(STRIPES)))
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let with = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(ODD);
+        let (words, rest) = key.as_chunks::<8>();
+        let hash = words.iter().fold(with(0, tree), |hash, word| with(hash, u64::from_le_bytes(*word)));
+        let hash = rest.iter().fold(hash, |hash, byte| with(hash, u64::from(*byte)));
+        Self(1 << (hash >> (u64::BITS - STRIPES.ilog2())))
     }
 
     pub(in crate::engine) fn and(self, other: Self) -> Self {

@@ -7,7 +7,7 @@ use super::Salvage;
 use super::source::Source;
 use crate::catalog::{self as stored, Catalog, Generation, MigrationEntry, Phase, Step, TableEntry};
 use crate::core::now_ms;
-use crate::envelope;
+use crate::envelope::Entry;
 use crate::error::{Error, Result};
 use crate::ledger;
 
@@ -62,13 +62,13 @@ fn generations(trees: &[String]) -> BTreeMap<u64, Vec<u64>> {
 fn versions(source: &RefCell<Source>, tree: &str) -> Result<Option<(u32, u32)>> {
     let mut versions: Option<(u32, u32)> = None;
     Source::each(source, tree, &mut |key, value| {
-        if let Ok(header) = envelope::parse(key, &value) {
+        if let Ok(entry) = Entry::parse(key, value) {
             let mut note = |version: u32| {
                 let (oldest, newest) = versions.unwrap_or((version, version));
                 versions = Some((oldest.min(version), newest.max(version)));
             };
-            note(header.version);
-            header.companion.map(|(version, _)| version).into_iter().for_each(note);
+            note(entry.version());
+            entry.companion().map(|(version, _)| version).into_iter().for_each(note);
         }
         Ok(())
     })?;

@@ -227,6 +227,24 @@ impl Instant {
     }
 }
 
+/// The same clock, read raw: see `quanta::Clock`.
+#[derive(Debug)]
+pub(crate) struct Clock;
+
+impl Clock {
+    pub(crate) fn new() -> Self {
+        Self
+    }
+
+    pub(crate) fn raw(&self) -> u64 {
+        Instant::now().0
+    }
+
+    pub(crate) fn delta_as_nanos(&self, from: u64, to: u64) -> u64 {
+        to.saturating_sub(from) * 1000
+    }
+}
+
 pub(crate) mod thread {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
