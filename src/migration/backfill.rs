@@ -26,11 +26,11 @@ use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
+use crate::migration::turns::give_turn;
 use crate::quarantine;
 use crate::route::{Frontier, Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
-use crate::sync::{Instant, thread};
 
 /// Records of the base that are read at once: a call that is not interrupted, and so well under a tenth of a millisecond.
 const PAGE_RECORDS: usize = 32;
@@ -295,18 +295,4 @@ fn describe(failure: &CastFailure) -> String {
         }
         _ => format!("version {}: {}", failure.from, failure.source),
     }
-}
-
-/// Lets a thread go first that waits for this core. After every record: a scheduler may leave a running thread its core
-/// for longer than a whole batch takes, also before one of higher priority (Linux does, since EEVDF), and then a batch
-/// is what a foreground call waits for.
-pub(crate) fn give_turn() {
-    thread::yield_now();
-}
-
-/// Time that a step took, user code included.
-pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
-    let start = Instant::now();
-    let result = work();
-    (result, start.elapsed())
 }

@@ -15,8 +15,8 @@ use crate::engine::{Page, Tree};
 use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::ledger::Event;
-use crate::migration::backfill::{give_turn, timed};
 use crate::migration::pacer::{self, Decision, Measured};
+use crate::migration::turns::{give_turn, timed};
 use crate::migration::worker;
 use crate::observe::WorkKind;
 use crate::route::{Kind, TableState};
@@ -108,7 +108,9 @@ fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
             if !empty(&core.shared, &tree, &meter, stop)? {
                 return Ok(());
             }
-            let (dropped, took) = timed(|| core.shared.engine.drop_tree(&tree));
+            let dropping = Instant::now();
+            let dropped = core.shared.engine.drop_tree(&tree);
+            let took = dropping.elapsed();
             core.shared.recorder.worked(WorkKind::Drop, took);
             dropped?;
         }

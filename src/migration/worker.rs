@@ -7,10 +7,11 @@ use crate::catalog::Phase;
 use crate::core::{Change, Core, Shared};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
-use crate::migration::backfill::{Stepped, TableBackfill, timed};
+use crate::migration::backfill::{Stepped, TableBackfill};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
+use crate::migration::turns::timed;
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::{Instant, thread};
 
