@@ -184,12 +184,14 @@ impl FjallEngine {
             check_sorted_files(&directory, &options, &place, &found.gone)?;
         }
         let db = open_database(&directory, &options, &place)?;
+        // The trees are those that fjall has: it removes one whose making, or keeping, a killed process did not come to.
+        let mark = mark::Mark { trees: std::collections::BTreeSet::new(), ..found.mark };
         let shared = Shared {
             trees: RwLock::default(),
             naming: Mutex::default(),
             stripes: Stripes::new(),
             fence: Fence::new(&directory),
-            journals: Journals::open(&directory, found.turn, found.mark).map_err(io)?,
+            journals: Journals::open(&directory, found.turn, mark).map_err(io)?,
             options,
             db: Some(db),
         };
