@@ -151,31 +151,43 @@ pub trait Subject: Send + Sync {
     /// written since [`Subject::begin`] can be read by them. Half a promise is none: a restored backup that loses those writes is
     /// [`Ability::Cannot`].
     ///
+    /// The default, as those of [`Subject::resume`], [`Subject::contract`] and [`Subject::sweep`], is for a store that writes
+    /// the new form over the old one.
+    ///
     /// # Errors
     ///
     /// It ends the measurement.
-    fn roll_back(&self) -> Result<Ability, Failure>;
+    fn roll_back(&self) -> Result<Ability, Failure> {
+        Ok(Ability::Cannot("the old form of each record is overwritten"))
+    }
 
     /// Takes it forward again; [`Subject::wait`] waits for what is left to do. Called only after a rollback that was done.
     ///
     /// # Errors
     ///
     /// It ends the measurement.
-    fn resume(&self) -> Result<Ability, Failure>;
+    fn resume(&self) -> Result<Ability, Failure> {
+        Ok(Ability::Cannot("there is no rollback"))
+    }
 
     /// Gives the old version up.
     ///
     /// # Errors
     ///
     /// It ends the measurement.
-    fn contract(&self) -> Result<Ability, Failure>;
+    fn contract(&self) -> Result<Ability, Failure> {
+        Ok(Ability::Cannot("nothing of the old version is kept"))
+    }
 
     /// Waits until the remains of the old version are gone from the store, for `limit` at most. Answers whether they are.
     ///
     /// # Errors
     ///
     /// It ends the measurement.
-    fn sweep(&self, limit: Duration) -> Result<bool, Failure>;
+    fn sweep(&self, limit: Duration) -> Result<bool, Failure> {
+        let _ = limit;
+        Ok(true)
+    }
 
     /// How many records are still stored in an older form than `version`, as the subject finds by looking at all of them;
     /// `None` if it cannot tell. Called once, at the end, with no load.

@@ -29,6 +29,7 @@
 
 mod batches;
 mod check;
+mod database;
 mod fence;
 mod journal;
 mod keys;
@@ -39,7 +40,7 @@ mod names;
 mod options;
 mod tree;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -65,8 +66,6 @@ const VALUE_BYTES_MAX: usize = 1024 * 1024;
 const COMMIT_WRITES_MAX: usize = 16 * 1024;
 /// Most bytes of keys and values in a commit, for the same reason.
 const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Threads that write and merge sorted files.
-const WORKER_THREADS: usize = 1;
 /// Journals from which on a full memtable has all others written out with it, so that journals can go: all of them are
 /// read at open. A flush does that from the second on.
 const JOURNALS_MAX: usize = 3;
@@ -107,53 +106,6 @@ struct Shared {
     db: Option<Database>,
 }
 
-fn open_database(directory: &Path, options: &FjallOptions, place: &str) -> EngineResult<Database> {
-    open_with_threads(WORKER_THREADS, directory, options, place)
-}
-
-/// Without threads nothing is written out.
-fn open_with_threads(
-    threads: usize,
-    directory: &Path,
-    options: &FjallOptions,
-    place: &str,
-) -> EngineResult<Database> {
-    let open = || {
-        Database::builder(directory)
-            .cache_size(options.cache_bytes)
-            .worker_threads_unchecked(threads)
-            // Above that its thread would ask itself for memtables to be sealed: point 6.
-            .max_journaling_size(u64::MAX)
-            .open()
-    };
-    match catch_unwind(AssertUnwindSafe(open)) {
-        Ok(Ok(db)) => Ok(db),
-        Ok(Err(e)) => Err(fence::translate(place, e)),
-        Err(panic) => Err(fence::from_panic(place, &*panic)),
-    }
-}
-
-/// Checks that fjall removed journals itself, when all they held was in sorted files: `last` says up to where, by tree.
-/// With fjall's threads at rest, or they would write to sorted files meanwhile.
-fn check_sorted_files(
-    directory: &Path,
-    options: &FjallOptions,
-    place: &str,
-    last: &BTreeMap<u64, u64>,
-) -> EngineResult<()> {
-    let db = open_with_threads(0, directory, options, place)?;
-    let fence = Fence::new(directory);
-    for name in fence.call(Access::Read, "", || Ok(db.list_keyspace_names()))? {
-        let keyspace =
-            fence.call(Access::Read, &name, || db.keyspace(&name, KeyspaceCreateOptions::default))?;
-        let last = last.get(&keyspace.id()).copied();
-        if last > keyspace.tree.get_highest_persisted_seqno() {
-            return Err(check::lost(directory, place, "a journal is missing"));
-        }
-    }
-    Ok(())
-}
-
 impl FjallEngine {
     /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
     ///
@@ -170,7 +122,7 @@ impl FjallEngine {
         let io = |e: io::Error| EngineError::io(&*place, e);
         if draft::is_new(directory).map_err(io)? {
             let made = draft::begin(directory, options.private).map_err(io)?;
-            drop(open_database(&made, &options, &place)?);
+            drop(database::open(&made, &options, &place)?);
             draft::finish(&made, directory, options.private).map_err(io)?;
         } else if !directory.join("version").try_exists().map_err(io)? {
             // fjall would make a new store here.
@@ -181,11 +133,11 @@ impl FjallEngine {
         let found = check::check(&directory, &place)?;
         lengths::check(&directory, &place)?;
         if !found.gone.is_empty() {
-            check_sorted_files(&directory, &options, &place, &found.gone)?;
+            database::check_sorted_files(&directory, &options, &place, &found.gone)?;
         }
-        let db = open_database(&directory, &options, &place)?;
+        let db = database::open(&directory, &options, &place)?;
         // The trees are those that fjall has: it removes one whose making, or keeping, a killed process did not come to.
-        let mark = mark::Mark { trees: std::collections::BTreeSet::new(), ..found.mark };
+        let mark = mark::Mark { trees: BTreeSet::new(), ..found.mark };
         let shared = Shared {
             trees: RwLock::default(),
             naming: Mutex::default(),

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use exuvia::bench::subjects::{Person, Scratch, decode, encode, key_of};
-use exuvia::bench::{Ability, Contender, Failure, Refusal, StepKind, Steps, Subject};
+use exuvia::bench::{Contender, Failure, Refusal, StepKind, Steps, Subject};
 use fjall::compaction::filter::{
     CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
 };
@@ -223,22 +223,6 @@ impl Subject for Fjall {
     fn wait(&self, limit: Duration) -> Result<bool, Failure> {
         let done = if self.lazy { self.compact() } else { self.run_loop(limit) };
         done.map_err(|e| Failure::subject("the rewrite", e))
-    }
-
-    fn roll_back(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("the old form of each record is overwritten"))
-    }
-
-    fn resume(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("there is no rollback"))
-    }
-
-    fn contract(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("nothing of the old version is kept"))
-    }
-
-    fn sweep(&self, _limit: Duration) -> Result<bool, Failure> {
-        Ok(true)
     }
 
     fn left_behind(&self, _version: u32) -> Result<Option<u64>, Failure> {

@@ -215,18 +215,6 @@ impl Subject for Native {
         Ok(Ability::Cannot("migrate goes forward only, and removes the old rows"))
     }
 
-    fn resume(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("there is no rollback"))
-    }
-
-    fn contract(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("nothing of the old version is kept"))
-    }
-
-    fn sweep(&self, _limit: Duration) -> Result<bool, Failure> {
-        Ok(true)
-    }
-
     fn left_behind(&self, _version: u32) -> Result<Option<u64>, Failure> {
         let reading = self.database.r_transaction().map_err(|e| Failure::subject("count", e))?;
         let count = reading.len().primary::<RowV1>().map_err(|e| Failure::subject("count", e))?;

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use exuvia::bench::subjects::{Person, Scratch, decode, encode};
-use exuvia::bench::{Ability, Contender, Failure, Refusal, StepKind, Steps, Subject};
+use exuvia::bench::{Contender, Failure, Refusal, StepKind, Steps, Subject};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::ticker::Ticker;
@@ -142,22 +142,6 @@ impl Subject for Redb {
                 Some(next) => from = next,
             }
         }
-    }
-
-    fn roll_back(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("the old form of each record is overwritten"))
-    }
-
-    fn resume(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("there is no rollback"))
-    }
-
-    fn contract(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("nothing of the old version is kept"))
-    }
-
-    fn sweep(&self, _limit: Duration) -> Result<bool, Failure> {
-        Ok(true)
     }
 
     fn left_behind(&self, _version: u32) -> Result<Option<u64>, Failure> {

@@ -207,16 +207,8 @@ impl Subject for Sqlite {
         ))
     }
 
-    fn resume(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("there is no rollback"))
-    }
-
     fn contract(&self) -> Result<Ability, Failure> {
         Ok(Ability::Cannot("the emptied columns stay; to drop them rewrites the table"))
-    }
-
-    fn sweep(&self, _limit: Duration) -> Result<bool, Failure> {
-        Ok(true)
     }
 
     fn left_behind(&self, _version: u32) -> Result<Option<u64>, Failure> {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::Version;
 
 use super::super::steps::{StepKind, Steps};
-use super::super::subject::{Ability, Failure, Refusal, Subject};
+use super::super::subject::{Failure, Refusal, Subject};
 use super::super::suite::Contender;
 use super::Scratch;
 use super::record::{Person, PersonV1, PersonV2};
@@ -271,22 +271,6 @@ impl Subject for BareSled {
                 std::thread::sleep(due.saturating_sub(begun.elapsed()));
             }
         }
-    }
-
-    fn roll_back(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("the old form of each record is overwritten"))
-    }
-
-    fn resume(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("there is no rollback"))
-    }
-
-    fn contract(&self) -> Result<Ability, Failure> {
-        Ok(Ability::Cannot("nothing of the old version is kept"))
-    }
-
-    fn sweep(&self, _limit: Duration) -> Result<bool, Failure> {
-        Ok(true)
     }
 
     fn left_behind(&self, version: u32) -> Result<Option<u64>, Failure> {
