@@ -63,8 +63,10 @@ pub(super) fn fold_table(
 ) -> Result<u64> {
     let state = &table.state;
     let route = state.route_owned();
-    let (Kind::Folding(open) | Kind::Open(open)) = &route.kind else {
-        return Ok(0);
+    let open = match &route.kind {
+        Kind::Folding(open) => open,
+        Kind::Open(open) if bug(Bug::FoldUnannounced) => open,
+        _ => return Ok(0),
     };
     let mut moved = 0;
     let mut lower = Bound::Unbounded;
@@ -145,8 +147,7 @@ fn fold_entry(
                 let (checks, writes) = fold_commit(&open.overlay, &open.base, key, entry.bytes(), record);
                 if bug(Bug::FoldTorn) {
                     open.overlay.tree.delete(key)?;
-                    let [keep, _] = &writes[..] else { unreachable!() };
-                    match &keep.value {
+                    match writes.first().and_then(|keep| keep.value.as_ref()) {
                         Some(value) => open.base.tree.put(key, value)?,
                         None => open.base.tree.delete(key)?,
                     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use exuvia::engine::{EngineKind, MemoryEngine};
-use exuvia::{Durability, Error, NewWrites, Options, Plain, Result, Store, Table};
+use exuvia::{Durability, Error, NewWrites, Options, Plain, Result, Store, Table, Version};
 
 use crate::records::on_disk;
 use crate::scene::until;
@@ -60,12 +60,18 @@ impl Numbers {
 }
 
 /// Moves a year from one to the other, if there is one and room for it.
-fn transfer_old(store: &Store, users: &Table<u64, UserV1>, (from, to): (u64, u64)) -> Result<()> {
+fn transfer<V: Version>(
+    store: &Store,
+    users: &Table<u64, V>,
+    age: fn(&mut V) -> &mut u32,
+    (from, to): (u64, u64),
+) -> Result<()> {
     store.transaction(|tx| {
         let mut user = |id| Ok::<_, Error>(tx.get(users, id)?.expect("an account is never gone"));
         let (mut a, mut b) = (user(&from)?, user(&to)?);
-        if a.age > 0 && b.age < 2 * EACH {
-            (a.age, b.age) = (a.age - 1, b.age + 1);
+        let (from_age, to_age) = (age(&mut a), age(&mut b));
+        if *from_age > 0 && *to_age < 2 * EACH {
+            (*from_age, *to_age) = (*from_age - 1, *to_age + 1);
             tx.put(users, &from, &a)?;
             tx.put(users, &to, &b)?;
         }
@@ -73,17 +79,12 @@ fn transfer_old(store: &Store, users: &Table<u64, UserV1>, (from, to): (u64, u64
     })
 }
 
-fn transfer_new(store: &Store, users: &Table<u64, UserV2>, (from, to): (u64, u64)) -> Result<()> {
-    store.transaction(|tx| {
-        let mut user = |id| Ok::<_, Error>(tx.get(users, id)?.expect("an account is never gone"));
-        let (mut a, mut b) = (user(&from)?, user(&to)?);
-        if a.age > 0 && b.age < 2 * EACH {
-            (a.age, b.age) = (a.age - 1, b.age + 1);
-            tx.put(users, &from, &a)?;
-            tx.put(users, &to, &b)?;
-        }
-        Ok(())
-    })
+fn transfer_old(store: &Store, users: &Table<u64, UserV1>, accounts: (u64, u64)) -> Result<()> {
+    transfer(store, users, |user| &mut user.age, accounts)
+}
+
+fn transfer_new(store: &Store, users: &Table<u64, UserV2>, accounts: (u64, u64)) -> Result<()> {
+    transfer(store, users, |user| &mut user.age, accounts)
 }
 
 /// What a thread of a storm may be told: others were faster, or the old view is retired. Answers whether to go on.

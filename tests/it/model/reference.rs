@@ -450,9 +450,14 @@ impl World {
                 }
             }
         }
+        self.with_cells(table, key, &cells, refusals)
+    }
+
+    /// What becomes of one key, if anything may: the cells that it may have then.
+    fn with_cells(&self, table: usize, key: Key, cells: &[Cell], refusals: Vec<Refusal>) -> Plan {
         let after = (!cells.is_empty()).then(|| {
             let mut after = self.clone();
-            after.set_cells(table, key, &cells);
+            after.set_cells(table, key, cells);
             after
         });
         Plan { refusals, after, between: Vec::new() }
@@ -467,12 +472,7 @@ impl World {
                 Err(refusal) => refusals.push(refusal),
             }
         }
-        let after = (!cells.is_empty()).then(|| {
-            let mut after = self.clone();
-            after.set_cells(table, key, &cells);
-            after
-        });
-        Plan { refusals, after, between: Vec::new() }
+        self.with_cells(table, key, &cells, refusals)
     }
 
     pub fn remove(&self, table: usize, key: Key, view: u32) -> Plan {
