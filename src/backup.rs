@@ -5,8 +5,8 @@
 //! 3. The engine is closed; its files, and the mark of a store, become durable.
 //! 4. The manifest (every file's length and BLAKE3 hash) is written into `BACKUP.new`, durably, which becomes `BACKUP`.
 //!
-//! A crash before the end of 4 leaves a directory that says that it is of no use; a failure removes it. The source is
-//! never changed. A backup is a store, and opens as one; its engine changes its files then, so what is to stay a backup is
+//! A crash before the end of 4 leaves a directory that says that it is of no use, or, in the middle of 1, an empty one; a
+//! failure removes it. The source is never changed. A backup is a store, and opens as one; its engine changes its files then, so what is to stay a backup is
 //! restored to another directory, and that one opened.
 
 use std::fs::{self, File};
@@ -80,7 +80,8 @@ impl Store {
     /// # Errors
     ///
     /// As [`Store::copy_to`]; [`Error::Path`] if `path` is there already or cannot be made (the directory above it has to
-    /// be there). Nothing is left of a backup that failed; one that was killed is refused by every open.
+    /// be there). Nothing is left of a backup that failed; one that was killed is refused by every open, unless its
+    /// directory is still empty: that can become a new store, as every empty directory can.
     pub fn backup(&self, path: impl AsRef<Path>) -> Result<Backup> {
         let path = path.as_ref();
         let shared = &self.core().shared;
