@@ -185,32 +185,11 @@ pub(crate) fn parse(key: &[u8], bytes: &[u8]) -> Result<Header, Damage> {
     Ok(Header { flags, version, companion, main, split, end })
 }
 
-/// Keys and forms that are together shorter than this are put side by side for the checksum.
-const JOINED_BYTES: usize = 256;
-
-/// Eight bytes of it at a time go into the checksum.
-#[repr(align(8))]
-struct Joined([u8; JOINED_BYTES]);
-
-/// CRC-32C of the key and the body.
-///
-/// The instruction takes eight bytes at aligned places, and everything before and after them one by one, each as slow as
-/// eight. A key alone is often all "before and after". So what is short is copied to an aligned place, which is a fraction
-/// of that, and gone through once.
+/// CRC-32C of the key and the body. A copy of both to one aligned place takes a tenth fewer instructions, and half as
+/// much time again.
 #[inline]
 fn checksum(key: &[u8], body: &[u8]) -> u32 {
     let key = if crate::seeded::bug(crate::seeded::Bug::KeyUnchecked) { &[] } else { key };
-    let whole = key.len() + body.len();
-    if whole <= JOINED_BYTES {
-        let mut joined = Joined([0; JOINED_BYTES]);
-        if let Some((left, right)) =
-            joined.0.get_mut(..whole).and_then(|all| all.split_at_mut_checked(key.len()))
-        {
-            left.copy_from_slice(key);
-            right.copy_from_slice(body);
-        }
-        return crc32c::crc32c(joined.0.get(..whole).unwrap_or_default());
-    }
     crc32c::crc32c_append(crc32c::crc32c(key), body)
 }
 
