@@ -13,17 +13,26 @@ mod subjects;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
 
-use exuvia::Version;
+use exuvia::{Store, Table, Version};
 
-use subjects::{ItemV1, ItemV2, Scratch, exuvia, item, our_scan, raw, raw_get, raw_put, raw_scan, shuffled};
+use subjects::{
+    ItemV1, ItemV2, Scratch, exuvia, item, our_exchange, our_scan, pairs, raw, raw_exchange, raw_get,
+    raw_put, raw_scan, shuffled,
+};
 
 const RECORDS: u64 = 20_000;
 const OPS: usize = 2_000;
 const SCAN_RECORDS: usize = 10_000;
 
 /// Operation, how many of it are counted, and the ratio that is aimed at.
-const CASES: [(&str, usize, f64); 4] =
-    [("get", OPS, 1.10), ("get-upcast", OPS, 1.10), ("put", OPS, 1.10), ("scan", SCAN_RECORDS, 1.15)];
+const CASES: [(&str, usize, f64); 5] = [
+    ("get", OPS, 1.10),
+    ("get-upcast", OPS, 1.10),
+    ("put", OPS, 1.10),
+    ("scan", SCAN_RECORDS, 1.15),
+    // Of two reads and two writes.
+    ("transaction", OPS / 2, 2.50),
+];
 
 #[cfg(feature = "fjall")]
 const ENGINES: [&str; 2] = ["sled", "fjall"];
@@ -99,25 +108,26 @@ fn run_one(engine: &str, side: &str, case: &str) {
         ("fjall", _) => {
             let (store, old) = subjects::fjall::load_store(&dir.0, RECORDS);
             let new = store.table("items").expect("table opens");
-            ours(&old, &new, case, &keys);
+            ours(&store, &old, &new, case, &keys);
         }
         (_, "raw") => {
             let (_db, tree) = raw(&dir.0, RECORDS);
             raw_sled(&tree, case, &keys);
         }
         _ => {
-            let (_store, old, new) = exuvia(&dir.0, RECORDS);
-            ours(&old, &new, case, &keys);
+            let (store, old, new) = exuvia(&dir.0, RECORDS);
+            ours(&store, &old, &new, case, &keys);
         }
     }
 }
 
-fn ours(old: &exuvia::Table<u64, ItemV1>, new: &exuvia::Table<u64, ItemV2>, case: &str, keys: &[u64]) {
+fn ours(store: &Store, old: &Table<u64, ItemV1>, new: &Table<u64, ItemV2>, case: &str, keys: &[u64]) {
     let record = item(7);
     match case {
         "get" => measure(|| keys.iter().for_each(|id| drop(black_box(old.get(id))))),
         "get-upcast" => measure(|| keys.iter().for_each(|id| drop(black_box(new.get(id))))),
         "put" => measure(|| keys.iter().for_each(|id| old.put(id, &record).expect("put"))),
+        "transaction" => measure(|| pairs(keys).for_each(|(a, b)| our_exchange(store, old, a, b))),
         _ => measure(|| our_scan(old, SCAN_RECORDS)),
     }
 }
@@ -130,6 +140,7 @@ fn raw_sled(tree: &sled::Tree, case: &str, keys: &[u64]) {
             measure(|| keys.iter().for_each(|id| drop(black_box(raw_get(tree, *id).map(ItemV2::upcast)))))
         }
         "put" => measure(|| keys.iter().for_each(|id| raw_put(tree, *id, &record))),
+        "transaction" => measure(|| pairs(keys).for_each(|(a, b)| raw_exchange(tree, a, b))),
         _ => measure(|| raw_scan(tree, SCAN_RECORDS)),
     }
 }
@@ -143,6 +154,7 @@ fn raw_fjall(raw: &subjects::fjall::Raw, case: &str, keys: &[u64]) {
             measure(|| keys.iter().for_each(|id| drop(black_box(raw.get(*id).map(ItemV2::upcast)))))
         }
         "put" => measure(|| keys.iter().for_each(|id| raw.put(*id, &record))),
+        "transaction" => measure(|| pairs(keys).for_each(|(a, b)| raw.exchange(a, b))),
         _ => measure(|| raw.scan(SCAN_RECORDS)),
     }
 }

@@ -15,8 +15,8 @@ use criterion::{BatchSize, Criterion, Throughput};
 use exuvia::{Budget, Migration, Store, Table, Version};
 
 use subjects::{
-    ItemV1, ItemV2, Scratch, decode, encode, exuvia, item, our_scan, raw, raw_get, raw_put, raw_scan,
-    shuffled,
+    ItemV1, ItemV2, Scratch, decode, encode, exuvia, item, our_exchange, our_scan, pairs, raw, raw_exchange,
+    raw_get, raw_put, raw_scan, shuffled,
 };
 
 const RECORDS: u64 = 100_000;
@@ -231,11 +231,8 @@ mod on_fjall {
         let (raw_dir, our_dir) = (Scratch::new("raw-fjall-tx"), Scratch::new("exuvia-fjall-tx"));
         let raw = Raw::load(&raw_dir.0, RECORDS);
         let (store, table) = load_store(&our_dir.0, RECORDS);
-        super::transactions("fjall: transaction of two reads and two writes", &store, &table, |a, b| {
-            let read = raw.get(a).zip(raw.get(b)).expect("both are there");
-            raw.put(a, &read.1);
-            raw.put(b, &read.0);
-        });
+        let raws = |a, b| raw.exchange(a, b);
+        super::transactions("fjall: transaction of two reads and two writes", &store, &table, raws);
     }
 
     pub fn loads() {
@@ -358,28 +355,17 @@ fn loads(name: &str, open: impl Fn(&std::path::Path) -> (Store, Table<u64, ItemV
 /// A transaction of two reads and two writes, beside the same four operations on the raw engine.
 fn transactions(name: &str, store: &Store, table: &Table<u64, ItemV1>, raw: impl Fn(u64, u64)) {
     let keys: Vec<u64> = shuffled(RECORDS).take(OPS_PER_ROUND / 2).collect();
-    let pairs = || keys.chunks_exact(2).map(|pair| (pair[0], pair[1])).filter(|(a, b)| a != b);
-    let ours = |(a, b): (u64, u64)| {
-        let done = store.transaction::<_, exuvia::Error>(|tx| {
-            let read = tx.get(table, &a)?.zip(tx.get(table, &b)?).expect("both are there");
-            tx.put(table, &a, &read.1)?;
-            tx.put(table, &b, &read.0)
-        });
-        done.expect("transaction");
-    };
+    let ours = |(a, b): (u64, u64)| our_exchange(store, table, a, b);
     let rounds = (ROUNDS, OPS_PER_ROUND / 4);
-    paired_rounds(name, rounds, || pairs().for_each(ours), || pairs().for_each(|(a, b)| raw(a, b)));
+    paired_rounds(name, rounds, || pairs(&keys).for_each(ours), || pairs(&keys).for_each(|(a, b)| raw(a, b)));
 }
 
 fn transactions_on_sled() {
     let (raw_dir, our_dir) = (Scratch::new("raw-tx"), Scratch::new("exuvia-tx"));
     let (_db, tree) = raw(&raw_dir.0, RECORDS);
     let (store, table, _) = exuvia(&our_dir.0, RECORDS);
-    transactions("transaction of two reads and two writes", &store, &table, |a, b| {
-        let read = raw_get(&tree, a).zip(raw_get(&tree, b)).expect("both are there");
-        raw_put(&tree, a, &read.1);
-        raw_put(&tree, b, &read.0);
-    });
+    let raws = |a, b| raw_exchange(&tree, a, b);
+    transactions("transaction of two reads and two writes", &store, &table, raws);
 }
 
 fn main() {

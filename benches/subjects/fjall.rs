@@ -79,6 +79,12 @@ impl Raw {
         self.keyspace.get(id.to_be_bytes()).expect("raw get").map(|bytes| decode(&bytes))
     }
 
+    pub fn exchange(&self, a: u64, b: u64) {
+        let read = self.get::<ItemV1>(a).zip(self.get::<ItemV1>(b)).expect("both are there");
+        self.put(a, &read.1);
+        self.put(b, &read.0);
+    }
+
     pub fn scan(&self, count: usize) {
         for entry in self.keyspace.range(1000u64.to_be_bytes()..).take(count) {
             black_box(decode::<ItemV1>(&entry.into_inner().expect("raw scan").1));

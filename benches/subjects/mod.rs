@@ -144,3 +144,25 @@ pub fn our_scan(table: &Table<u64, ItemV1>, count: usize) {
         black_box(entry.expect("scan"));
     }
 }
+
+/// Exchanges two records: two reads and two writes.
+pub fn our_exchange(store: &Store, table: &Table<u64, ItemV1>, a: u64, b: u64) {
+    let done = store.transaction::<_, exuvia::Error>(|tx| {
+        let read = tx.get(table, &a)?.zip(tx.get(table, &b)?).expect("both are there");
+        tx.put(table, &a, &read.1)?;
+        tx.put(table, &b, &read.0)
+    });
+    done.expect("transaction");
+}
+
+/// The same on the raw engine, as four operations.
+pub fn raw_exchange(tree: &sled::Tree, a: u64, b: u64) {
+    let read = raw_get(tree, a).zip(raw_get(tree, b)).expect("both are there");
+    raw_put(tree, a, &read.1);
+    raw_put(tree, b, &read.0);
+}
+
+/// Pairs of different keys.
+pub fn pairs(keys: &[u64]) -> impl Iterator<Item = (u64, u64)> {
+    keys.chunks_exact(2).map(|pair| (pair[0], pair[1])).filter(|(a, b)| a != b)
+}

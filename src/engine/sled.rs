@@ -271,6 +271,25 @@ impl Shared {
     }
 }
 
+/// The trees of a commit, by name: mostly the same one again.
+struct LastTree<'c> {
+    shared: &'c Shared,
+    last: Option<(&'c str, sled::Tree)>,
+}
+
+impl<'c> LastTree<'c> {
+    fn get(&mut self, name: &'c str) -> EngineResult<sled::Tree> {
+        match &self.last {
+            Some((last, tree)) if *last == name => Ok(tree.clone()),
+            _ => {
+                let tree = self.shared.tree(name)?;
+                self.last = Some((name, tree.clone()));
+                Ok(tree)
+            }
+        }
+    }
+}
+
 impl Engine for SledEngine {
     fn name(&self) -> &'static str {
         "sled"
@@ -328,11 +347,12 @@ impl Engine for SledEngine {
                 limit("bytes of a commit", bytes - writes.len() * pace::RECORD_OVERHEAD, COMMIT_BYTES_MAX)?;
                 // Once for the record of the commit.
                 self.shared.admit(2 * bytes)?;
-                let checks = checks.iter().map(|check| Ok((self.shared.tree(&check.tree)?, check)));
-                let checks = checks.collect::<EngineResult<Vec<_>>>()?;
-                let writes = writes.iter().map(|write| Ok((self.shared.tree(&write.tree)?, write)));
-                let writes = writes.collect::<EngineResult<Vec<_>>>()?;
                 let shared = &self.shared;
+                let mut trees = LastTree { shared, last: None };
+                let checks = checks.iter().map(|check| Ok((trees.get(&check.tree)?, check)));
+                let checks = checks.collect::<EngineResult<Vec<_>>>()?;
+                let writes = writes.iter().map(|write| Ok((trees.get(&write.tree)?, write)));
+                let writes = writes.collect::<EngineResult<Vec<_>>>()?;
                 let db = shared.fence.call(Access::Read, "", || shared.db())?;
                 return shared.commits.commit(&shared.fence, db, &checks, &writes);
             }

@@ -6,10 +6,13 @@ use crate::engine::{Check, EngineResult, Value, Write};
 use crate::lookup::{Held, Lookup};
 use crate::route::NamedTree;
 
+/// Boxed: a node of the map has room for eleven, and most transactions touch a few keys.
+type Slots = BTreeMap<Vec<u8>, Box<Slot>>;
+
 /// The keys that a transaction saw or will write, by tree.
 #[derive(Default)]
 pub(super) struct Footprint {
-    trees: Vec<(NamedTree, BTreeMap<Vec<u8>, Slot>)>,
+    trees: Vec<(NamedTree, Slots)>,
 }
 
 #[derive(Default)]
@@ -23,7 +26,7 @@ pub(super) struct Slot {
 }
 
 impl Footprint {
-    fn keys(&mut self, tree: &NamedTree) -> &mut BTreeMap<Vec<u8>, Slot> {
+    fn keys(&mut self, tree: &NamedTree) -> &mut Slots {
         let at = self.trees.iter().position(|(known, _)| known.name == tree.name);
         let at = at.unwrap_or_else(|| {
             self.trees.push((tree.clone(), BTreeMap::new()));
@@ -40,7 +43,7 @@ impl Footprint {
     pub(super) fn slots(&self) -> impl Iterator<Item = (&NamedTree, &[u8], &Slot)> {
         self.trees
             .iter()
-            .flat_map(|(tree, keys)| keys.iter().map(move |(key, slot)| (tree, key.as_slice(), slot)))
+            .flat_map(|(tree, keys)| keys.iter().map(move |(key, slot)| (tree, key.as_slice(), &**slot)))
     }
 
     pub(super) fn checks(&self) -> Vec<Check> {
@@ -70,7 +73,7 @@ impl Lookup for Footprint {
     const FRONTIER: bool = false;
 
     fn get(&mut self, tree: &NamedTree, key: &[u8], held: Held) -> EngineResult<Option<Value>> {
-        match self.keys(tree).get(key) {
+        match self.keys(tree).get(key).map(|slot| &**slot) {
             Some(Slot { write: Some(write), .. }) => return Ok(write.as_deref().map(Value::from)),
             Some(Slot { seen: Some(seen), .. }) => return Ok(seen.clone()),
             _ => {}
