@@ -9,6 +9,7 @@
 //! never competes with a verb.
 
 mod check;
+pub(crate) mod closed;
 mod format1;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub(crate) struct Catalog {
     /// Source of table and generation ids. Ids are never used again (ordering rule 9).
     pub(crate) next_id: u64,
     pub(crate) tables: BTreeMap<String, TableEntry>,
+    /// The open ones, and the newest of the closed: see [`closed`].
     pub(crate) migrations: BTreeMap<String, MigrationEntry>,
     /// Sequence number of the next ledger entry.
     pub(crate) ledger_next: u64,
@@ -280,7 +282,7 @@ impl Catalog {
     }
 }
 
-fn no_migration(name: &str) -> Error {
+pub(crate) fn no_migration(name: &str) -> Error {
     Error::state(format!("migration {name}"), "there is no migration of this name; `migrations()` lists them")
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use self::shared::Shared;
-use crate::catalog::{self, Catalog, Phase, TableEntry};
+use crate::catalog::{self, Catalog, MigrationEntry, Phase, TableEntry, closed};
 use crate::error::{EngineError, EngineErrorKind, Error, Result};
 use crate::ledger::{self, Event};
 use crate::migration::{Run, Sweeper};
@@ -144,6 +144,15 @@ impl Core {
     /// Calls `with` under the catalog's mutex: no state change comes between.
     pub(crate) fn with_catalog<R>(&self, with: impl FnOnce(&Catalog) -> R) -> R {
         with(&self.catalog.lock().catalog)
+    }
+
+    /// A migration, open or closed.
+    pub(crate) fn migration(&self, name: &str) -> Result<MigrationEntry> {
+        // In this order: an entry is put aside before the catalog lets go of it.
+        if let Some(entry) = self.with_catalog(|catalog| catalog.migrations.get(name).cloned()) {
+            return Ok(entry);
+        }
+        closed::load(&*self.shared.engine, name)?.ok_or_else(|| catalog::no_migration(name))
     }
 
     pub(crate) fn catalog(&self) -> Catalog {

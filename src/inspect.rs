@@ -174,6 +174,12 @@ fn verify_all(engine: &dyn Engine, catalog: &Catalog, report: &mut Report) -> Re
     if let Some(damage) = damage {
         report.damaged(|| damage.to_string());
     }
+    each_whole(engine, catalog::TREE, "the catalog", report, |report, key, value| {
+        if let Some(Err(e)) = catalog::closed::parse(key, &value) {
+            report.damaged(|| e.to_string());
+        }
+        Ok(())
+    })?;
     for (name, table) in &catalog.tables {
         for (version, fingerprint) in &table.shapes {
             match catalog::load_shape(engine, fingerprint) {

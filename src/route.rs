@@ -20,7 +20,7 @@ use crate::resolve::{self, Form, Side};
 use crate::seeded::{Bug, bug};
 use crate::stats::Activity;
 use crate::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
-use crate::sync::{ArcSwap, ArrayQueue, Mutex, thread};
+use crate::sync::{ArcSwap, Mutex, SegQueue, thread};
 
 /// A table's place and rules at one epoch.
 #[derive(Clone)]
@@ -92,27 +92,26 @@ impl Frontier {
 
 /// Keys that old writers wrote and the backfill has to bring forward.
 ///
-/// Bounded: when it overflows, the worker makes a pass over the whole overlay instead.
+/// Bounded, and so large as what is in it: when it overflows, the worker makes a pass over the whole overlay instead.
 pub(crate) struct Backlog {
-    keys: ArrayQueue<Vec<u8>>,
+    keys: SegQueue<Vec<u8>>,
     overflowed: AtomicBool,
     /// Keys were taken out and are not brought forward yet.
     in_hand: AtomicBool,
 }
 
+/// Writers that come at the same time may each be one over it.
 const BACKLOG_KEYS_MAX: usize = 32 * 1024;
 
 impl Backlog {
     fn new() -> Self {
-        Self {
-            keys: ArrayQueue::new(BACKLOG_KEYS_MAX),
-            overflowed: AtomicBool::new(false),
-            in_hand: AtomicBool::new(false),
-        }
+        Self { keys: SegQueue::new(), overflowed: AtomicBool::new(false), in_hand: AtomicBool::new(false) }
     }
 
     pub(crate) fn push(&self, key: &[u8]) {
-        if self.keys.push(key.to_vec()).is_err() {
+        if self.keys.len() < BACKLOG_KEYS_MAX {
+            self.keys.push(key.to_vec());
+        } else {
             self.overflowed.store(true, Ordering::Release);
         }
     }

@@ -26,7 +26,7 @@ use std::path::Path;
 use self::source::Source;
 use crate::around::Hole;
 use crate::backup;
-use crate::catalog::{self as stored, Catalog, Phase, TableEntry, quarantine_tree};
+use crate::catalog::{self as stored, Catalog, Phase, TableEntry, closed, quarantine_tree};
 use crate::core::now_ms;
 use crate::directory;
 use crate::engine::{Engine, EngineKind, Value, sync_all_below, sync_directory};
@@ -156,6 +156,7 @@ fn salvage(kind: EngineKind, files: &Path, path: &Path, engine: EngineKind) -> R
             migration.set_phase(Phase::Open);
         }
     }
+    work_on.closed_migrations()?;
     work_on.ledger(&mut catalog)?;
     let Work { mut salvage, .. } = work_on;
     to.flush()?;
@@ -360,6 +361,29 @@ impl Work<'_> {
                 format!("the shape of version {version}: the code that opens the table says it anew");
             self.salvage.lose(name, None, reason);
         }
+        Ok(())
+    }
+
+    /// Those that the catalog does not hold any more.
+    fn closed_migrations(&mut self) -> Result<()> {
+        let (mut whole, mut damaged) = (Vec::new(), Vec::new());
+        let holes = Source::each(self.source, stored::TREE, &mut |key, value| {
+            match closed::parse(key, &value) {
+                Some(Ok(_)) => whole.push((key.to_vec(), value)),
+                Some(Err(e)) => damaged.push(e.to_string()),
+                None => {}
+            }
+            Ok(())
+        })?;
+        let tree = self.to.tree(stored::TREE)?;
+        for (key, value) in whole {
+            tree.put(&key, &value)?;
+        }
+        for damage in damaged {
+            self.salvage.lose("", None, format!("left out: {damage}"));
+        }
+        let place = Place { name: "", key: None, base: String::new(), overlay: None };
+        self.holes(&place, "catalog", holes);
         Ok(())
     }
 

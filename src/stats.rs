@@ -445,7 +445,7 @@ pub struct Stats {
     pub conflicts: u64,
     /// Engine flushes made.
     pub flushes: u64,
-    /// Status of every migration, open and closed.
+    /// Status of the open migrations, and of the newest 32 of the closed.
     pub migrations: Vec<crate::migration::Status>,
 }
 

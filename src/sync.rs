@@ -13,13 +13,13 @@ mod controlled;
 
 #[cfg(exuvia_shuttle)]
 pub(crate) use controlled::{
-    ArcSwap, ArrayQueue, Clock, Condvar, Guard, Instant, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    ArcSwap, Clock, Condvar, Guard, Instant, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, SegQueue,
     atomic, thread,
 };
 #[cfg(not(exuvia_shuttle))]
 pub(crate) use {
     arc_swap::{ArcSwap, Guard},
-    crossbeam_queue::ArrayQueue,
+    crossbeam_queue::SegQueue,
     parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard},
     quanta::{Clock, Instant},
     std::sync::atomic,

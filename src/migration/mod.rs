@@ -45,6 +45,7 @@ pub use pacer::Budget;
 pub use plan::Plan;
 pub(crate) use run::Run;
 pub use run::Waiting;
+pub(crate) use status::of as status;
 pub use status::{Backfill, Status, TableStatus};
 pub(crate) use sweep::Sweeper;
 pub(crate) use worker::start as start_worker;
@@ -66,7 +67,7 @@ impl std::fmt::Debug for Migration {
 
 impl Migration {
     pub(crate) fn new(lease: Arc<Lease>, name: &str) -> Result<Self> {
-        lease.0.catalog().migration(name)?;
+        lease.0.migration(name)?;
         Ok(Migration::of(lease, name))
     }
 
@@ -114,7 +115,7 @@ impl Migration {
         self.core().shared.check_writable()?;
         let run = self.core().runs.lock().get(&self.name).cloned();
         // By the catalog: the run of a migration that a worker has just closed does not know it yet.
-        let phase = self.core().with_catalog(|catalog| catalog.migration(&self.name)?.phase())?;
+        let phase = self.core().migration(&self.name)?.phase()?;
         match run {
             Some(run) if !phase.is_closed() => Ok(run),
             _ => Err(self.refuse(format!("it is {phase}, and nothing can be done to it any more"))),
@@ -131,7 +132,7 @@ impl Migration {
     ///
     /// Damage of the catalog.
     pub fn status(&self) -> Result<Status> {
-        status::of(self.core(), &self.core().catalog(), &self.name)
+        status::of(self.core(), &self.name, &self.core().migration(&self.name)?)
     }
 
     /// Waits until the backfill is complete, or the migration closed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::{self, Generation, MigrationEntry, Step};
+use crate::catalog::{self, Generation, MigrationEntry, Step, closed};
 use crate::core::{Change, Core, Lease, now_ms};
 use crate::engine::Page;
 use crate::envelope::Entry;
@@ -112,6 +112,7 @@ impl Plan {
         for (state, to) in &self.tables {
             steps.push(planned_step(&core, state, *to)?);
         }
+        let aside = closed::put_aside(&*core.shared.engine, &core.catalog())?;
         core.shared.flush()?;
         // The sweep of a generation must not go on under a migration whose base it is (rule 5).
         if !bug(Bug::SweepNotJoined) {
@@ -119,9 +120,10 @@ impl Plan {
         }
         let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
         entry.paused = self.paused;
-        let begun = begin(&core, started, &self.name, entry, steps);
+        let begun = begin(&core, started, &self.name, entry, steps, &aside);
         core.start_sweeper();
         begun?;
+        forget_runs(&core, &aside);
         let run = Run::load(&core, &core.catalog(), &self.name, true)?;
         core.runs.lock().insert(self.name.clone(), Arc::clone(&run));
         if run.tables.is_empty() {
@@ -195,10 +197,14 @@ fn begin(
     name: &str,
     mut entry: MigrationEntry,
     planned: Vec<PlannedStep>,
+    aside: &[String],
 ) -> Result<()> {
     core.change(started, |catalog| {
         let subject = || format!("migration {name}");
-        if let Some(old) = catalog.migrations.get(name) {
+        let known = catalog.migrations.get(name).cloned();
+        if let Some(old) =
+            known.map_or_else(|| closed::load(&*core.shared.engine, name), |old| Ok(Some(old)))?
+        {
             let reason =
                 format!("there was a migration of this name, it is {}; choose another", old.phase()?);
             return Err(Error::state(subject(), reason));
@@ -229,6 +235,7 @@ fn begin(
             event = event.count(&format!("{} to", step.table), u64::from(step.to));
             entry.tables.push(step);
         }
+        catalog.migrations.retain(|name, _| !aside.contains(name));
         catalog.migrations.insert(name.to_owned(), entry);
         let mut flips = Vec::new();
         for table in &seen {
@@ -238,6 +245,16 @@ fn begin(
         }
         Ok(Change { event, flips, result: () })
     })
+}
+
+/// Lets go of what memory holds of migrations that the catalog has let go of.
+fn forget_runs(core: &Core, names: &[String]) {
+    for name in names {
+        let run = core.runs.lock().remove(name);
+        if let Some(run) = run {
+            run.shut();
+        }
+    }
 }
 
 /// (bytes that an overlay entry takes) / (bytes of the base's record), in a sample from the table's start.

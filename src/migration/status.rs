@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::catalog::{Catalog, Counts, Phase};
+use crate::catalog::{Counts, MigrationEntry, Phase};
 use crate::core::Core;
 use crate::error::Result;
 use crate::migration::retry::TRIES_PATIENT;
@@ -100,8 +100,7 @@ impl Waiting {
     }
 }
 
-pub(crate) fn of(core: &Core, catalog: &Catalog, name: &str) -> Result<Status> {
-    let entry = catalog.migration(name)?;
+pub(crate) fn of(core: &Core, name: &str, entry: &MigrationEntry) -> Result<Status> {
     let run = core.runs.lock().get(name).cloned();
     let mut status = Status {
         name: name.to_owned(),

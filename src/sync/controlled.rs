@@ -165,16 +165,15 @@ impl<T> ArcSwap<T> {
     }
 }
 
-/// A bounded queue.
-pub(crate) struct ArrayQueue<T> {
+/// A queue without a bound.
+pub(crate) struct SegQueue<T> {
     point: Point,
     items: std::sync::Mutex<VecDeque<T>>,
-    capacity: usize,
 }
 
-impl<T> ArrayQueue<T> {
-    pub(crate) fn new(capacity: usize) -> Self {
-        Self { point: Point::default(), items: std::sync::Mutex::default(), capacity }
+impl<T> SegQueue<T> {
+    pub(crate) fn new() -> Self {
+        Self { point: Point::default(), items: std::sync::Mutex::default() }
     }
 
     fn items(&self) -> std::sync::MutexGuard<'_, VecDeque<T>> {
@@ -182,13 +181,8 @@ impl<T> ArrayQueue<T> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, item: T) -> Result<(), T> {
-        let mut items = self.items();
-        if items.len() == self.capacity {
-            return Err(item);
-        }
-        items.push_back(item);
-        Ok(())
+    pub(crate) fn push(&self, item: T) {
+        self.items().push_back(item);
     }
 
     pub(crate) fn pop(&self) -> Option<T> {

@@ -5,6 +5,7 @@ mod atomic;
 mod backup;
 mod bad_input;
 mod bank;
+mod closed;
 #[cfg(feature = "cli")]
 mod command;
 #[cfg(feature = "cli")]

@@ -1,0 +1,66 @@
+//! Closed migrations: the catalog keeps the newest, each older one lies under a key of its own.
+//!
+//! The catalog is one value of bounded size, written at every state change; what is closed never changes again. So
+//! `begin` moves all but the [`KEPT`] newest out of it:
+//!
+//! 1. Their entries are written under [`key`], and flushed with what `begin` flushes anyway.
+//! 2. Its state change leaves them out of the catalog.
+//!
+//! A crash between the two leaves an entry in both places, and both say the same; the catalog is asked first. A name
+//! that was used stays used: `begin` looks for it here too.
+
+use std::cmp::Reverse;
+
+use super::{Catalog, FORMAT_OF_OTHERS, MigrationEntry, Phase, TREE, from_bytes, to_bytes};
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+
+/// Closed migrations that stay in the catalog.
+pub(crate) const KEPT: usize = 32;
+const PREFIX: &[u8] = b"closed/";
+
+/// The key of a closed migration's entry.
+pub(crate) fn key(name: &str) -> Vec<u8> {
+    [PREFIX, name.as_bytes()].concat()
+}
+
+/// The entry of a closed migration that is not in the catalog any more. Cost: a lookup.
+pub(crate) fn load(engine: &dyn Engine, name: &str) -> Result<Option<MigrationEntry>> {
+    let key = key(name);
+    engine.tree(TREE)?.get(&key)?.map(|bytes| entry_of(&key, &bytes)).transpose()
+}
+
+/// What lies under a key of the catalog's tree, if it is a closed migration's.
+pub(crate) fn parse(key: &[u8], bytes: &[u8]) -> Option<Result<(String, MigrationEntry)>> {
+    let name = key.strip_prefix(PREFIX)?;
+    let Ok(name) = std::str::from_utf8(name) else {
+        return Some(Err(Error::corrupt(TREE, key, "the name of a closed migration is no text")));
+    };
+    Some(entry_of(key, bytes).map(|entry| (name.to_owned(), entry)))
+}
+
+/// Writes the entries of all closed migrations but the newest under keys of their own, and answers their names. To be
+/// flushed before a catalog without them is written.
+pub(crate) fn put_aside(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<String>> {
+    let closed = |entry: &MigrationEntry| entry.known_phase().is_some_and(Phase::is_closed);
+    let mut closed: Vec<_> = catalog.migrations.iter().filter(|(_, entry)| closed(entry)).collect();
+    closed.sort_by_key(|(_, entry)| Reverse(entry.begun_at_ms));
+    let older = closed.split_off(closed.len().min(KEPT));
+    let tree = engine.tree(TREE)?;
+    for (name, entry) in &older {
+        let key = key(name);
+        tree.put(&key, &to_bytes(FORMAT_OF_OTHERS, &key, entry)?)?;
+    }
+    Ok(older.into_iter().map(|(name, _)| name.clone()).collect())
+}
+
+/// The entry that lies under a key.
+fn entry_of(key: &[u8], bytes: &[u8]) -> Result<MigrationEntry> {
+    let entry: MigrationEntry = from_bytes("a closed migration", FORMAT_OF_OTHERS, key, bytes)?;
+    match entry.phase()? {
+        phase if phase.is_closed() => Ok(entry),
+        phase => {
+            Err(Error::corrupt(TREE, key, format!("a migration that was put aside as closed is {phase}")))
+        }
+    }
+}
