@@ -93,7 +93,8 @@ fn draw_over_time(
         let drawn = chart.draw_series(line).map_err(failed)?;
         drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
     }
-    legend(&mut chart)?;
+    // Below the names of the phases, and between the lines.
+    legend(&mut chart, SeriesLabelPosition::MiddleRight)?;
     drop(chart);
     area.present().map_err(failed)
 }
@@ -150,7 +151,7 @@ fn draw_percentiles(
             .label(*name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    legend(&mut chart)?;
+    legend(&mut chart, SeriesLabelPosition::UpperLeft)?;
     drop(chart);
     area.present().map_err(failed)
 }
@@ -186,10 +187,11 @@ fn legend<
     Y: plotters::coord::ranged1d::Ranged<ValueType = f64>,
 >(
     chart: &mut ChartContext<'a, SVGBackend<'a>, Cartesian2d<X, Y>>,
+    position: SeriesLabelPosition,
 ) -> Result<(), Failure> {
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(position)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK)
         .label_font(("sans-serif", 12))
