@@ -19,6 +19,7 @@
 //!    for ever, so there are no more ([`TREES_MAX`]).
 //! 7. At open it takes the first entry of a journal that it cannot parse for the torn end of it, misses no journal, and
 //!    removes a tree whose `current` is missing: [`check`] looks before that, by the [`mark`] of what was synced.
+//! 8. It gives the number of a dropped tree to another one, and may remove that at the next open: [`numbers`].
 //!
 //! Settings, for short waits of writers on few cores: memtables of 8 MiB (the smaller, the more often the same records are
 //! merged), one thread (it leaves the other core to the caller), no compression (a record is small, and a core is worth
@@ -37,10 +38,11 @@ mod lengths;
 mod manifest;
 mod mark;
 mod names;
+mod numbers;
 mod options;
 mod tree;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -52,6 +54,8 @@ use parking_lot::{Mutex, RwLock};
 
 use self::fence::{Access, Fence};
 use self::journal::Journals;
+use self::mark::Mark;
+use self::numbers::Reserved;
 pub use self::options::FjallOptions;
 use self::tree::{FjallSnapshot, FjallTree, Records, Trees};
 use super::stripes::{Mask, Stripes};
@@ -123,6 +127,9 @@ impl FjallEngine {
         if draft::is_new(directory).map_err(io)? {
             let made = draft::begin(directory, options.private).map_err(io)?;
             drop(database::open(&made, &options, &place)?);
+            mark::MarkFiles::open(&made, 0)
+                .and_then(|mut files| files.write(&Mark::default()))
+                .map_err(io)?;
             draft::finish(&made, directory, options.private).map_err(io)?;
         } else if !directory.join("version").try_exists().map_err(io)? {
             // fjall would make a new store here.
@@ -135,19 +142,26 @@ impl FjallEngine {
         if !found.gone.is_empty() {
             database::check_sorted_files(&directory, &options, &place, &found.gone)?;
         }
+        let reserved = Reserved::up_to(found.mark.highest, &directory).map_err(io)?;
         let db = database::open(&directory, &options, &place)?;
-        // The trees are those that fjall has: it removes one whose making, or keeping, a killed process did not come to.
-        let mark = mark::Mark { trees: BTreeSet::new(), ..found.mark };
+        drop(reserved);
+        let marked = found.mark.trees.clone();
         let shared = Shared {
             trees: RwLock::default(),
             naming: Mutex::default(),
             stripes: Stripes::new(),
             fence: Fence::new(&directory),
-            journals: Journals::open(&directory, found.turn, mark).map_err(io)?,
+            journals: Journals::open(&directory, found.turn, found.mark).map_err(io)?,
             options,
             db: Some(db),
         };
         let trees = shared.found_trees()?;
+        let unknown = |marked: &&u64| trees.values().all(|records| records.number() != **marked);
+        if let Some(tree) = marked.iter().find(unknown) {
+            // fjall has removed its directory: the next open misses that.
+            let what = format!("keyspaces/{tree} is a tree that fjall does not know");
+            return Err(check::lost(&directory, &place, &what));
+        }
         trees.values().for_each(|records| shared.journals.made(records.number()));
         *shared.trees.write() = Arc::new(trees);
         // Recovery may have cut a journal: that must not wait for a later sync.

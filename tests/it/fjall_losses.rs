@@ -231,3 +231,69 @@ fn a_damaged_mark_opens() {
         }
     }
 }
+
+/// The number of a tree's directory that no other has.
+fn numbers(path: &Path) -> Vec<u64> {
+    let trees = path.join("keyspaces").read_dir().unwrap();
+    let mut numbers: Vec<u64> =
+        trees.map(|tree| tree.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// fjall counted trees from the highest that it found at open, and sequence numbers from the last record: the removal of
+/// a dropped tree was then newer than the making of the next one of its number, and the open after that removed the tree
+/// with all that was flushed to it, without a word.
+#[test]
+fn a_tree_made_after_others_were_dropped_and_a_reopen_is_kept() {
+    let scratch = Scratch::new("fjall-number");
+    for dropped in 1..4 {
+        for marked in [true, false] {
+            let path = scratch.path().join(format!("{dropped}-{marked}"));
+            let engine = open(&path).unwrap();
+            engine.tree("kept").unwrap().put(b"k", b"v").unwrap();
+            for n in 0..dropped {
+                engine.tree(&format!("dropped {n}")).unwrap();
+            }
+            let highest = *numbers(&path).last().unwrap();
+            (0..dropped).for_each(|n| engine.drop_tree(&format!("dropped {n}")).unwrap());
+            drop(engine);
+            assert!(!numbers(&path).contains(&highest));
+            if !marked {
+                // As the error for a loss says, or a crash may leave it.
+                ["synced.0", "synced.1"].iter().for_each(|mark| fs::remove_file(path.join(mark)).unwrap());
+            }
+            // An open or a few in which nothing is made or dropped.
+            (1..dropped).for_each(|_| drop(open(&path).unwrap()));
+            let engine = open(&path).unwrap();
+            engine.tree("made").unwrap().put(b"k", b"v").unwrap();
+            engine.flush().unwrap();
+            assert!(*numbers(&path).last().unwrap() > highest, "{:?}", numbers(&path));
+            drop(engine);
+            for _ in 0..3 {
+                let engine = open(&path).unwrap();
+                assert_eq!(engine.trees().unwrap().len(), 2);
+                assert_eq!(get(&*engine.tree("made").unwrap(), b"k").as_deref(), Some(&b"v"[..]));
+            }
+        }
+    }
+}
+
+/// A tree is marked only when it is durable, and is out of the mark before it is removed: one that is marked and of
+/// which fjall knows nothing is lost, and every open says so.
+#[test]
+fn a_marked_tree_that_fjall_does_not_know_is_missed() {
+    let scratch = Scratch::new("fjall-unknown-tree");
+    let (path, before) = (scratch.path().join("fjall"), scratch.path().join("before"));
+    let engine = open(&path).unwrap();
+    engine.tree("known").unwrap().put(b"k", b"v").unwrap();
+    drop(engine);
+    copy(&path, &before);
+    let engine = open(&path).unwrap();
+    engine.tree("unknown").unwrap().put(b"k", b"v").unwrap();
+    drop(engine);
+    // fjall's list of trees as it was before that.
+    fs::remove_dir_all(path.join("keyspaces/0")).unwrap();
+    copy(&before.join("keyspaces/0"), &path.join("keyspaces/0"));
+    assert_lost(&path, "a tree that fjall does not know");
+}

@@ -9,6 +9,7 @@ use std::path::Path;
 use super::batches::{Depth, Extent};
 use super::mark::Mark;
 use super::{journal, manifest};
+use crate::core::now_ms;
 use crate::engine::EngineResult;
 use crate::error::{EngineError, EngineErrorKind};
 
@@ -68,7 +69,8 @@ pub(super) fn lost(directory: &Path, place: &str, what: &str) -> EngineError {
 }
 
 fn look(directory: &Path) -> io::Result<Result<Found, String>> {
-    let (turn, marked) = Mark::read(directory)?.unwrap_or_default();
+    let unmarked = || (0, Mark { highest: now_ms(), ..Mark::default() });
+    let (turn, marked) = Mark::read(directory)?.unwrap_or_else(unmarked);
     for tree in [0].iter().chain(&marked.trees) {
         let current = Path::new("keyspaces").join(tree.to_string()).join("current");
         if !directory.join(&current).try_exists()? {
@@ -106,5 +108,5 @@ fn look(directory: &Path) -> io::Result<Result<Found, String>> {
         let known = gone.entry(*tree).or_insert(0);
         *known = (*known).max(*last);
     }
-    Ok(Ok(Found { turn, mark: Mark { trees: marked.trees, journals: found }, gone }))
+    Ok(Ok(Found { turn, mark: Mark { journals: found, ..marked }, gone }))
 }

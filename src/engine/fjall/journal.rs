@@ -101,7 +101,9 @@ impl Journals {
 
     /// A tree is durable.
     pub(super) fn made(&self, tree: u64) {
-        self.state.lock().mark.trees.insert(tree);
+        let mark = &mut self.state.lock().mark;
+        mark.trees.insert(tree);
+        mark.highest = mark.highest.max(tree);
     }
 
     /// A tree is about to be removed: nobody will miss it.

@@ -1,7 +1,7 @@
 //! What was synced, kept beside fjall's files, so that an open can tell a torn tail, which nobody was promised, from a loss.
 //!
-//! The mark says how far each journal was synced, which trees were in it up to which sequence number, and which trees
-//! there are. It is written after the sync that it speaks of, and is not synced itself: a crash may leave an older mark, or
+//! The mark says how far each journal was synced, which trees were in it up to which sequence number, which trees
+//! there are, and the highest number that a tree has had ([`numbers`](super::numbers) says what for). It is written after the sync that it speaks of, and is not synced itself: a crash may leave an older mark, or
 //! none, which asks for less. It never asks for what need not be there:
 //!
 //! 1. Bytes of a journal, and a tree's name, are in it only when they are durable.
@@ -12,7 +12,7 @@
 //! Two files take turns, `synced.0` and `synced.1`, each with a checksum: a torn one leaves the other. The mark is synced
 //! when a tree is dropped and when the engine is closed; else the system writes it when it writes.
 //!
-//! Format, numbers of 8 bytes, little endian: `EXUVIASY`, turn, trees, each tree; journals, and for each its number, bytes,
+//! Format, numbers of 8 bytes, little endian: `EXUVIASZ`, turn, highest number, trees, each tree; journals, and for each its number, bytes,
 //! checksum of heads, trees, and for each of these its number and last sequence number; CRC-32C of all that (4 bytes).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,11 +23,13 @@ use std::path::{Path, PathBuf};
 use super::batches::Extent;
 use crate::engine::draft::sync_directory;
 
-const MAGIC: [u8; 8] = *b"EXUVIASY";
+const MAGIC: [u8; 8] = *b"EXUVIASZ";
 
 /// What has to be there when the directory is opened again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Mark {
+    /// The highest number that a tree has had, also of one that was dropped.
+    pub(super) highest: u64,
     pub(super) trees: BTreeSet<u64>,
     pub(super) journals: BTreeMap<u64, Extent>,
 }
@@ -37,6 +39,7 @@ impl Mark {
         let mut bytes = MAGIC.to_vec();
         let mut put = |number: u64| bytes.extend(number.to_le_bytes());
         put(turn);
+        put(self.highest);
         put(self.trees.len() as u64);
         self.trees.iter().for_each(|tree| put(*tree));
         put(self.journals.len() as u64);
@@ -64,7 +67,7 @@ impl Mark {
             Some(u64::from_le_bytes(*number))
         };
         let turn = take()?;
-        let mut mark = Self::default();
+        let mut mark = Self { highest: take()?, ..Self::default() };
         for _ in 0..take()? {
             mark.trees.insert(take()?);
         }
@@ -147,6 +150,7 @@ mod tests {
     fn sample() -> Mark {
         let last = BTreeMap::from([(3, 40), (5, 41)]);
         Mark {
+            highest: 6,
             trees: [1, 3, 5].into(),
             journals: BTreeMap::from([
                 (7, Extent { bytes: 1 << 26, heads: 77, last }),
