@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use exuvia::engine::{Engine, MemoryEngine};
+use exuvia::engine::MemoryEngine;
 use exuvia::{CastError, Error, NewWrites, Origin, Result, Table, Version};
 use serde::{Deserialize, Serialize};
 
@@ -212,11 +212,11 @@ fn a_record_that_cannot_be_read_is_not_absent() {
     let s = scene(0);
     s.old.put(&1, &v1("Single", 1)).unwrap();
     s.old.put(&2, &first(2)).unwrap();
-    s.engine.inner().tree(BASE).unwrap().put(&2u64.to_be_bytes(), b"nonsense").unwrap();
+    s.engine.raw(BASE).put(&2u64.to_be_bytes(), b"nonsense").unwrap();
     assert!(s.old.insert_if_absent(&2, &first(2)).unwrap_err().is_corruption());
     assert!(s.old.update(&2, |_| Some(first(2))).unwrap_err().is_corruption());
     let migration = s.begin();
-    s.engine.inner().tree(BASE).unwrap().delete(&2u64.to_be_bytes()).unwrap();
+    s.engine.raw(BASE).delete(&2u64.to_be_bytes()).unwrap();
     migration.step(1000).unwrap();
     let e = s.new.insert_if_absent(&1, &first2(1)).unwrap_err();
     assert!(matches!(e, Error::Quarantined { .. }), "{e:?}");

@@ -11,6 +11,8 @@ use exuvia::engine::{
 use exuvia::{EngineError, EngineErrorKind};
 use parking_lot::{Condvar, Mutex};
 
+use crate::mirror::Mirror;
+
 /// What a call does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -42,19 +44,28 @@ type Hook = dyn Fn(&Call<'_>) -> EngineResult<()> + Send + Sync;
 /// Hooks are asked before and after every call; the first error is the call's. Clones share everything.
 #[derive(Clone)]
 pub struct Hooked {
-    inner: MemoryEngine,
+    inner: Mirror,
     hooks: Arc<Mutex<Vec<Arc<Hook>>>>,
     value_bytes_max: Arc<AtomicUsize>,
 }
 
 impl Hooked {
     pub fn new(inner: MemoryEngine) -> Self {
-        Self { inner, hooks: Arc::default(), value_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)) }
+        Self {
+            inner: Mirror::of(inner),
+            hooks: Arc::default(),
+            value_bytes_max: Arc::new(AtomicUsize::new(usize::MAX)),
+        }
     }
 
-    /// The engine below, past all hooks.
+    /// The engine in memory, past all hooks: to be looked at, and for crash images.
     pub fn inner(&self) -> &MemoryEngine {
-        &self.inner
+        &self.inner.memory
+    }
+
+    /// A tree past all hooks, to be written to.
+    pub fn raw(&self, tree: &str) -> Arc<dyn Tree> {
+        self.inner.tree(tree).unwrap()
     }
 
     /// Limits values, for stores that are opened from here on.

@@ -254,7 +254,7 @@ fn a_record_that_grows_too_large_is_quarantined_and_the_others_go_on() {
 fn a_damaged_record_that_was_replaced_does_not_stop_a_contract() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 10);
-    let tree = engine.inner().tree(BASE).unwrap();
+    let tree = engine.raw(BASE);
     let mut page = Vec::new();
     tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page).unwrap();
     tree.put(&page[3].0, b"damaged").unwrap();
@@ -354,7 +354,7 @@ fn progress_is_kept_where_every_write_is_durable() {
     let slow = Budget::default().pause_max(Duration::from_micros(10)).core_share(0.01);
     let store = options.budget(slow).open_in(Arc::new(engine.clone())).unwrap();
     let old: Old = store.table("users").unwrap();
-    let tree = engine.inner().tree(BASE).unwrap();
+    let tree = engine.raw(BASE);
     old.put(&0, &v1("Ann N", 3)).unwrap();
     for id in 1..3000 {
         old.put(&id, &v1("Ann N", 3)).unwrap();
@@ -362,7 +362,7 @@ fn progress_is_kept_where_every_write_is_durable() {
     drop(tree);
     let new: New = store.table("users").unwrap();
     let migration = store.migration("split").table(&new).begin().unwrap();
-    let catalog = engine.inner().tree("catalog").unwrap();
+    let catalog = engine.raw("catalog");
     eventually("the cursor is saved", || catalog.get(b"progress/1/3").unwrap().is_some());
     assert!(
         migration.status().unwrap().tables[0].counts.copied < 3000,
@@ -376,7 +376,7 @@ fn a_damaged_overlay_entry_can_be_overwritten_by_both_views() {
     let (store, old, new) = filled(&engine, 10);
     let migration = store.migration("split").table(&new).paused().begin().unwrap();
     migration.step(100).unwrap();
-    let tree = engine.inner().tree(OVERLAY).unwrap();
+    let tree = engine.raw(OVERLAY);
     let mut page = Vec::new();
     tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page).unwrap();
     for (id, write) in [(3, true), (4, false)] {
