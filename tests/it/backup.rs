@@ -12,14 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::bad_input::says;
 use crate::damage::files_below;
+use crate::kinds::kinds;
 use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
-
-const ENGINES: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Fjall];
-
-fn kinds() -> impl Iterator<Item = EngineKind> {
-    ENGINES.into_iter().filter(|kind| kind.is_built_in())
-}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct AccountV1 {

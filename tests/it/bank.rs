@@ -9,6 +9,7 @@ use std::time::Duration;
 use exuvia::engine::{EngineKind, MemoryEngine};
 use exuvia::{Durability, Error, NewWrites, Options, Plain, Result, Store, Table, Version};
 
+use crate::kinds::kinds;
 use crate::records::on_disk;
 use crate::scene::until;
 use crate::scratch::Scratch;
@@ -29,7 +30,7 @@ fn options() -> Options {
 fn on_each(test: impl Fn(&Store)) {
     let scratch = Scratch::new("bank");
     test(&options().open_in(Arc::new(MemoryEngine::new())).unwrap());
-    for kind in [EngineKind::Sled, EngineKind::Fjall].into_iter().filter(|kind| kind.is_built_in()) {
+    for kind in kinds() {
         println!("{}", kind.name());
         test(&options().open_in(on_disk(kind, &scratch)).unwrap());
     }

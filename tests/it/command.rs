@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use exuvia::Store;
-use exuvia::engine::{Engine, Page, SledEngine, SledOptions};
+use exuvia::engine::{EngineKind, Page};
 use serde_json::Value;
 
+use crate::kinds::kinds;
 use crate::scratch::Scratch;
 use crate::types::{UserV1, v1};
 
@@ -47,8 +48,8 @@ pub(crate) fn refused(arguments: &[&str], code: i32, parts: &[&str]) {
     assert_eq!(out, "", "{arguments:?}");
 }
 
-fn a_store(path: &Path, records: u64) {
-    let store = Store::open(path).unwrap();
+fn a_store(kind: EngineKind, path: &Path, records: u64) {
+    let store = Store::options().engine(kind).open(path).unwrap();
     let users = store.table::<u64, UserV1>("users").unwrap();
     for id in 0..records {
         users.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
@@ -58,8 +59,8 @@ fn a_store(path: &Path, records: u64) {
 }
 
 /// Changes the first value that `wanted` accepts, in a tree whose name it accepts too, below the store.
-pub(crate) fn damage(path: &Path, wanted: impl Fn(&str, &[u8]) -> bool) {
-    let engine = SledEngine::open(path.join("sled"), SledOptions::new()).unwrap();
+pub(crate) fn damage(kind: EngineKind, path: &Path, wanted: impl Fn(&str, &[u8]) -> bool) {
+    let engine = kind.open(path.join(kind.name()), 16 << 20).unwrap();
     for name in engine.trees().unwrap() {
         let tree = engine.tree(&name).unwrap();
         let mut page = Page::new();
@@ -83,11 +84,17 @@ pub(crate) fn is_records(tree: &str) -> bool {
 
 #[test]
 fn a_demo_verifies_every_record_and_keeps_a_store_that_can_be_looked_into() {
+    kinds().for_each(a_demo_verifies_every_record_and_keeps_a_store_that_can_be_looked_into_on);
+}
+
+fn a_demo_verifies_every_record_and_keeps_a_store_that_can_be_looked_into_on(kind: EngineKind) {
     let scratch = Scratch::new("demo");
     let path = scratch.path().join("kept");
     let store = path.to_str().unwrap();
     let sizes = ["--records", "2000", "--rate", "2000", "--threads", "2", "--phase-seconds", "0.2"];
-    let demo = [&["demo", "--json", "--record-bytes", "150", "--path", store], &sizes[..]].concat();
+    let demo =
+        [&["demo", "--json", "--engine", kind.name(), "--record-bytes", "150", "--path", store], &sizes[..]]
+            .concat();
     let summary = run_json(&demo);
 
     assert_eq!(summary["records"], 2000);
@@ -157,6 +164,10 @@ fn bad_data_is_refused_with_its_line_before_anything_is_stored() {
 
 #[test]
 fn what_is_no_store_is_refused_and_left_alone() {
+    kinds().for_each(what_is_no_store_is_refused_and_left_alone_on);
+}
+
+fn what_is_no_store_is_refused_and_left_alone_on(kind: EngineKind) {
     let scratch = Scratch::new("no-store");
     let (missing, foreign) = (scratch.path().join("missing"), scratch.path().join("foreign"));
     fs::create_dir(&foreign).unwrap();
@@ -172,16 +183,20 @@ fn what_is_no_store_is_refused_and_left_alone() {
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
 
     let newer = scratch.path().join("newer");
-    a_store(&newer, 1);
-    fs::write(newer.join("EXUVIA"), "exuvia store, format 9\nengine sled\n").unwrap();
+    a_store(kind, &newer, 1);
+    fs::write(newer.join("EXUVIA"), format!("exuvia store, format 9\nengine {}\n", kind.name())).unwrap();
     refused(&["status", newer.to_str().unwrap()], INPUT, &["newer release"]);
 }
 
 #[test]
 fn a_store_in_use_is_refused() {
+    kinds().for_each(a_store_in_use_is_refused_on);
+}
+
+fn a_store_in_use_is_refused_on(kind: EngineKind) {
     let scratch = Scratch::new("locked");
     let path = scratch.path().join("store");
-    let store = Store::open(&path).unwrap();
+    let store = Store::options().engine(kind).open(&path).unwrap();
     for command in ["status", "verify", "ledger"] {
         refused(&[command, path.to_str().unwrap()], INPUT, &["open in another process"]);
     }
@@ -191,12 +206,16 @@ fn a_store_in_use_is_refused() {
 
 #[test]
 fn damage_of_a_record_is_listed_and_is_exit_code_1() {
+    kinds().for_each(damage_of_a_record_is_listed_and_is_exit_code_1_on);
+}
+
+fn damage_of_a_record_is_listed_and_is_exit_code_1_on(kind: EngineKind) {
     let scratch = Scratch::new("damaged");
     let path = scratch.path().join("store");
     let store = path.to_str().unwrap();
-    a_store(&path, 100);
+    a_store(kind, &path, 100);
     let key_7 = 7u64.to_be_bytes();
-    damage(&path, |tree, key| is_records(tree) && key.ends_with(&key_7));
+    damage(kind, &path, |tree, key| is_records(tree) && key.ends_with(&key_7));
     let output = exuvia(&["verify", store, "--json"]);
     assert_eq!(output.status.code(), Some(VERIFICATION));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -212,22 +231,26 @@ fn damage_of_a_record_is_listed_and_is_exit_code_1() {
 
 #[test]
 fn damage_of_the_ledger_or_the_catalog_is_exit_code_1() {
+    kinds().for_each(damage_of_the_ledger_or_the_catalog_is_exit_code_1_on);
+}
+
+fn damage_of_the_ledger_or_the_catalog_is_exit_code_1_on(kind: EngineKind) {
     let scratch = Scratch::new("ledger");
     let path = scratch.path().join("store");
     let store = path.to_str().unwrap();
-    a_store(&path, 1);
+    a_store(kind, &path, 1);
     // The newest entries are held twice; enough changes later the first one is in the ledger only.
     for name in ["a", "b", "c", "d"] {
         Store::open(&path).unwrap().table::<u64, UserV1>(name).unwrap();
     }
     assert_eq!(run(&["ledger", store], DONE).0.lines().count(), 5);
-    damage(&path, |tree, _| tree == "ledger");
+    damage(kind, &path, |tree, _| tree == "ledger");
     refused(&["ledger", store], VERIFICATION, &["ledger"]);
     let (out, err) = run(&["verify", store], VERIFICATION);
     assert!(out.contains("1 damaged") && err.contains("ledger"), "{out}\n{err}");
     assert!(run(&["status", store], DONE).0.contains("table users"));
 
-    damage(&path, |tree, key| tree == "catalog" && key == b"catalog");
+    damage(kind, &path, |tree, key| tree == "catalog" && key == b"catalog");
     for command in ["status", "verify", "ledger"] {
         refused(&[command, store], VERIFICATION, &["catalog"]);
     }

@@ -9,14 +9,11 @@ use exuvia::{Error, Phase, Store, Table};
 
 use crate::bad_input::says;
 use crate::command::{DONE, INPUT, refused, run, run_json};
+use crate::kinds::kinds;
 use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
 
 const KEPT: u64 = 300;
-
-fn kinds() -> impl Iterator<Item = EngineKind> {
-    [EngineKind::Sled, EngineKind::Fjall].into_iter().filter(|kind| kind.is_built_in())
-}
 
 /// A store with an open migration, and much in it that was overwritten and removed.
 fn grown(path: &Path, kind: EngineKind) -> BTreeMap<u64, UserV2> {
@@ -199,6 +196,10 @@ fn a_killed_compaction_leaves_a_whole_store() {
 
 #[test]
 fn what_cannot_be_compacted_is_as_it_was() {
+    kinds().for_each(what_cannot_be_compacted_is_as_it_was_on);
+}
+
+fn what_cannot_be_compacted_is_as_it_was_on(kind: EngineKind) {
     let scratch = Scratch::new("compact-refused");
     let missing = scratch.path().join("missing");
     says(&Store::compact(&missing).unwrap_err(), &["no store here"]);
@@ -210,10 +211,10 @@ fn what_cannot_be_compacted_is_as_it_was() {
     assert_eq!(names(&foreign), ["letter.txt"]);
 
     let path = scratch.path().join("store");
-    let expected = grown(&path, EngineKind::Sled);
-    crate::command::damage(&path, |tree, key| crate::command::is_records(tree) && key.ends_with(&[7]));
+    let expected = grown(&path, kind);
+    crate::command::damage(kind, &path, |tree, key| crate::command::is_records(tree) && key.ends_with(&[7]));
     assert!(Store::compact(&path).unwrap_err().is_corruption());
-    assert_eq!(names(&path), ["EXUVIA", "LOCK", "sled"]);
+    assert_eq!(names(&path), ["EXUVIA", "LOCK", kind.name()]);
     let store = Store::open(&path).unwrap();
     let users: Table<u64, UserV2> = store.table("users").unwrap();
     assert_eq!(users.get(&8).unwrap().as_ref(), expected.get(&8));
@@ -222,11 +223,15 @@ fn what_cannot_be_compacted_is_as_it_was() {
 
 #[test]
 fn the_command_compacts_and_says_what_it_won() {
+    kinds().for_each(the_command_compacts_and_says_what_it_won_on);
+}
+
+fn the_command_compacts_and_says_what_it_won_on(kind: EngineKind) {
     let scratch = Scratch::new("compact-command");
     let path = scratch.path().join("store");
     let at = path.to_str().unwrap();
     refused(&["compact", at], INPUT, &["there is no store here"]);
-    let expected = grown(&path, EngineKind::Fjall);
+    let expected = grown(&path, kind);
     let said = run_json(&["compact", at, "--json"]);
     assert!(said["bytes_after"].as_u64().unwrap() < said["bytes_before"].as_u64().unwrap(), "{said}");
     assert!(run(&["compact", at], DONE).0.contains("compact and verified: "));

@@ -8,10 +8,9 @@ use exuvia::engine::{EngineKind, MemoryEngine};
 use exuvia::{Budget, Error, Phase, Store, Table};
 
 use crate::bad_input::says;
+use crate::kinds::kinds;
 use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
-
-const ENGINES: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Fjall];
 
 fn name(id: u64, round: u64) -> UserV1 {
     v1(&format!("Ann N{id}-{round}"), 30)
@@ -26,7 +25,7 @@ fn all(store: &Store, table: &str) -> BTreeMap<u64, UserV1> {
 #[test]
 fn a_copy_is_the_store_in_another_engine() {
     let scratch = Scratch::new("copy");
-    for from in ENGINES.into_iter().filter(|kind| kind.is_built_in()) {
+    for from in kinds() {
         let path = scratch.path().join(from.name());
         let store = Store::options().engine(from).open(&path).unwrap();
         let old: Table<u64, UserV1> = store.table("users").unwrap();
@@ -39,7 +38,7 @@ fn a_copy_is_the_store_in_another_engine() {
         new.put(&3, &v2("Eve", "E", 9, Some("e@x"))).unwrap();
         old.put(&3, &v1("Eve F", 9)).unwrap();
         old.remove(&4).unwrap();
-        for to in ENGINES.into_iter().filter(|kind| kind.is_built_in()) {
+        for to in kinds() {
             let copy = scratch.path().join(format!("{}-{}", from.name(), to.name()));
             let report = store.copy_to(&copy, to).unwrap();
             assert!(report.is_clean());
@@ -152,7 +151,7 @@ fn a_copy_under_load_is_of_one_moment_in_memory() {
 #[test]
 fn a_copy_under_load_is_of_one_moment_on_disk() {
     let scratch = Scratch::new("copy-load");
-    for kind in ENGINES.into_iter().filter(|kind| kind.is_built_in()) {
+    for kind in kinds() {
         let options = Store::options().engine(kind).budget(Budget::unlimited());
         let store = options.open(scratch.path().join(kind.name())).unwrap();
         copies_are_of_one_moment(&store, |number| {
@@ -229,7 +228,6 @@ fn the_command_copies_to_another_engine() {
 fn a_killed_copy_is_no_store_and_is_made_anew() {
     const RECORDS: u64 = 2000;
     let test = "copy::a_killed_copy_is_no_store_and_is_made_anew";
-    let kinds = || ENGINES.into_iter().filter(|kind| kind.is_built_in());
     if let Some(root) = child_argument() {
         let root = std::path::PathBuf::from(root);
         let store = Store::options().open(root.join("store")).unwrap();

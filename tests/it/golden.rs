@@ -2,7 +2,7 @@
 //!
 //! A dump holds a line for each value: tree, key and value, the latter two in hexadecimal. A dump is never written
 //! again. A new one is made when its test runs for the first time with `EXUVIA_BLESS=1`; what a format has become is a
-//! new dump, beside the old one.
+//! new dump, beside the old one. The values are the same on every engine; an engine's own files are the engine's affair.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

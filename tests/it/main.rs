@@ -34,6 +34,7 @@ mod import;
 mod invariants;
 mod isolation;
 mod key_types;
+mod kinds;
 mod lifecycle;
 mod limits;
 #[path = "../linear/mod.rs"]

@@ -3,6 +3,8 @@
 //!
 //! `EXUVIA_TEST_ENGINE=fjall cargo test --features cli --test it -- invariants:: ordering:: traps:: --skip invariant_09`
 //!
+//! `.ci/run` names all the modules that run so.
+//!
 //! What is skipped makes thousands of stores, and looks at crash images of memory only.
 
 use std::ops::Bound::Unbounded;

@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use exuvia::engine::EngineKind;
 use exuvia::{Phase, Store, Table};
 
 use crate::command::{DONE, INPUT, USAGE, refused, run, run_json};
+use crate::kinds::kinds;
 use crate::scratch::Scratch;
 use crate::types::*;
 
@@ -12,8 +14,8 @@ use crate::types::*;
 const REFUSED: i32 = 5;
 
 /// A store of 20 users whose migration "split" is open and half copied.
-fn half_way(path: &Path) {
-    let store = Store::open(path).unwrap();
+fn half_way(kind: EngineKind, path: &Path) {
+    let store = Store::options().engine(kind).open(path).unwrap();
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     for id in 0..20 {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
@@ -27,10 +29,14 @@ fn half_way(path: &Path) {
 
 #[test]
 fn a_store_without_its_program_is_rolled_back_paused_and_resumed() {
+    kinds().for_each(a_store_without_its_program_is_rolled_back_paused_and_resumed_on);
+}
+
+fn a_store_without_its_program_is_rolled_back_paused_and_resumed_on(kind: EngineKind) {
     let scratch = Scratch::new("verbs");
     let path = scratch.path().join("store");
     let at = path.to_str().unwrap();
-    half_way(&path);
+    half_way(kind, &path);
 
     let (out, _) =
         run(&["rollback", at, "split", "--why", "names are wrong", "--by", "ada", "--fenced"], DONE);
@@ -75,6 +81,10 @@ fn migration_phase(store: &Store) -> Phase {
 
 #[test]
 fn verbs_that_cannot_be_done_say_why() {
+    kinds().for_each(verbs_that_cannot_be_done_say_why_on);
+}
+
+fn verbs_that_cannot_be_done_say_why_on(kind: EngineKind) {
     let scratch = Scratch::new("verbs-refused");
     let path = scratch.path().join("store");
     let at = path.to_str().unwrap();
@@ -82,7 +92,7 @@ fn verbs_that_cannot_be_done_say_why() {
         refused(&[verb, at, "split"], INPUT, &["there is no store here"]);
     }
     assert!(!path.exists());
-    half_way(&path);
+    half_way(kind, &path);
     for verb in ["rollback", "resume", "pause", "unpause"] {
         refused(&[verb, at, "spilt"], REFUSED, &["migration spilt", "no migration of this name"]);
         refused(&[verb, at], USAGE, &["<MIGRATION>"]);

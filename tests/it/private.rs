@@ -11,6 +11,7 @@ use exuvia::engine::EngineKind;
 use exuvia::{Error, Store, Table};
 
 use crate::bad_input::says;
+use crate::kinds::kinds;
 use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
 
@@ -42,7 +43,7 @@ fn what_is_made_is_closed_to_others_unless_the_options_say_otherwise() {
         return;
     };
     let root = Path::new(&root);
-    for kind in [EngineKind::Sled, EngineKind::Fjall].into_iter().filter(|kind| kind.is_built_in()) {
+    for kind in kinds() {
         let path = root.join(kind.name());
         let store = a_store(kind, &path, true);
         store.copy_to(root.join(format!("copy-{}", kind.name())), kind).unwrap();

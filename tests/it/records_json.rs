@@ -6,11 +6,13 @@ use std::io::{BufRead, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use exuvia::engine::EngineKind;
 use exuvia::{CastError, Origin, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::command::{DONE, INPUT, USAGE, refused, run, run_json};
+use crate::kinds::kinds;
 use crate::scratch::Scratch;
 use crate::types::*;
 
@@ -20,13 +22,17 @@ const ABSENT: i32 = 6;
 type Sensors = Table<(String, u32), UserV2>;
 type Blobs = Table<Vec<u8>, UserV1>;
 
+fn make(kind: EngineKind, path: &Path) -> Store {
+    Store::options().engine(kind).cache_bytes(16 << 20).open(path).unwrap()
+}
+
 fn open(path: &Path) -> Store {
-    Store::options().cache_bytes(16 << 20).open(path).unwrap()
+    Store::options().create(false).cache_bytes(16 << 20).open(path).unwrap()
 }
 
 /// Three tables of other keys and types.
-fn a_store(path: &Path) {
-    let store = open(path);
+fn a_store(kind: EngineKind, path: &Path) {
+    let store = make(kind, path);
     let users: Table<i64, UserV1> = store.table("users").unwrap();
     for id in -2..40 {
         users.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
@@ -52,9 +58,13 @@ fn keys(arguments: &[&str]) -> Vec<Value> {
 
 #[test]
 fn a_record_is_printed_by_the_key_that_its_table_has() {
+    kinds().for_each(a_record_is_printed_by_the_key_that_its_table_has_on);
+}
+
+fn a_record_is_printed_by_the_key_that_its_table_has_on(kind: EngineKind) {
     let scratch = Scratch::new("json-get");
     let path = scratch.path().join("store");
-    a_store(&path);
+    a_store(kind, &path);
     let store = path.to_str().unwrap();
     assert_eq!(
         run_json(&["get", store, "users", "-1"]),
@@ -78,9 +88,13 @@ fn a_record_is_printed_by_the_key_that_its_table_has() {
 
 #[test]
 fn a_scan_takes_ranges_prefixes_and_limits() {
+    kinds().for_each(a_scan_takes_ranges_prefixes_and_limits_on);
+}
+
+fn a_scan_takes_ranges_prefixes_and_limits_on(kind: EngineKind) {
     let scratch = Scratch::new("json-scan");
     let path = scratch.path().join("store");
-    a_store(&path);
+    a_store(kind, &path);
     let store = path.to_str().unwrap();
     let users = |more: &[&str]| keys(&[&["scan", store, "users"], more].concat());
     assert_eq!(users(&[]).len(), 41);
@@ -97,9 +111,13 @@ fn a_scan_takes_ranges_prefixes_and_limits() {
 
 #[test]
 fn tables_and_inventory_say_what_is_there() {
+    kinds().for_each(tables_and_inventory_say_what_is_there_on);
+}
+
+fn tables_and_inventory_say_what_is_there_on(kind: EngineKind) {
     let scratch = Scratch::new("json-tables");
     let path = scratch.path().join("store");
-    a_store(&path);
+    a_store(kind, &path);
     let store = path.to_str().unwrap();
     let tables = lines(&run(&["tables", store], DONE).0);
     let named: Vec<_> = tables.iter().map(|table| (&table["table"], &table["key"])).collect();
@@ -133,9 +151,13 @@ fn all(path: &Path) -> All {
 
 #[test]
 fn what_was_exported_is_imported_and_opened_with_types() {
+    kinds().for_each(what_was_exported_is_imported_and_opened_with_types_on);
+}
+
+fn what_was_exported_is_imported_and_opened_with_types_on(kind: EngineKind) {
     let scratch = Scratch::new("json-import");
     let (path, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
-    a_store(&path);
+    a_store(kind, &path);
     let (store, copied) = (path.to_str().unwrap(), copy.to_str().unwrap());
     let file = scratch.path().join("lines");
     fs::write(&file, run(&["export", store], DONE).0).unwrap();
@@ -143,7 +165,8 @@ fn what_was_exported_is_imported_and_opened_with_types() {
     let dry = run_json(&["import", copied, file, "--dry-run"]);
     assert_eq!((&dry["imported"], &dry["records"]["users"]), (&json!(false), &json!(41)));
     assert!(!copy.exists(), "a dry run makes nothing");
-    let counts = run_json(&["import", copied, file]);
+    let counts = run_json(&["import", copied, file, "--engine", kind.name()]);
+    assert_eq!(open(&copy).engine_kind(), Some(kind));
     assert_eq!(counts["records"], json!({ "blobs": 1, "sensors": 3, "users": 41 }));
     assert_eq!(run(&["export", copied], DONE), run(&["export", store], DONE));
     assert_eq!(all(&copy), all(&path));
@@ -160,9 +183,13 @@ fn what_was_exported_is_imported_and_opened_with_types() {
 
 #[test]
 fn a_bad_line_is_named_and_nothing_is_written() {
+    kinds().for_each(a_bad_line_is_named_and_nothing_is_written_on);
+}
+
+fn a_bad_line_is_named_and_nothing_is_written_on(kind: EngineKind) {
     let scratch = Scratch::new("json-bad");
     let (path, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
-    a_store(&path);
+    a_store(kind, &path);
     let (store, copied) = (path.to_str().unwrap(), copy.to_str().unwrap());
     let export = run(&["export", store, "--table", "users"], DONE).0;
     let file = scratch.path().join("lines");
@@ -191,7 +218,11 @@ fn a_bad_line_is_named_and_nothing_is_written() {
     // A key that comes twice shows when it is written.
     let twice = with(4, "\"key\":0", "\"key\":-1");
     for _ in 0..2 {
-        refused(&["import", copied, twice], REFUSED, &["line 4", "second time", "nothing was written"]);
+        refused(
+            &["import", copied, twice, "--engine", kind.name()],
+            REFUSED,
+            &["line 4", "second time", "nothing was written"],
+        );
         assert_eq!(run(&["scan", copied, "users"], DONE).0, "", "all of it or nothing");
     }
     fs::write(&file, "").unwrap();
@@ -203,14 +234,18 @@ fn a_bad_line_is_named_and_nothing_is_written() {
 /// From standard input, in one pass: what goes wrong leaves the tables empty, and they can be taken again.
 #[test]
 fn an_import_from_standard_input_is_all_or_nothing() {
+    kinds().for_each(an_import_from_standard_input_is_all_or_nothing_on);
+}
+
+fn an_import_from_standard_input_is_all_or_nothing_on(kind: EngineKind) {
     let scratch = Scratch::new("json-stdin");
     let (path, copy) = (scratch.path().join("store"), scratch.path().join("copy"));
-    a_store(&path);
+    a_store(kind, &path);
     let (store, copied) = (path.to_str().unwrap(), copy.to_str().unwrap());
     let export = run(&["export", store], DONE).0;
     let import = |more: &[&str], text: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_exuvia"));
-        command.args(["import", copied, "-"]).args(more);
+        command.args(["import", copied, "-", "--engine", kind.name()]).args(more);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut running = command.spawn().unwrap();
         let _it_may_stop_reading = running.stdin.take().unwrap().write_all(text.as_bytes());
@@ -236,9 +271,13 @@ fn an_import_from_standard_input_is_all_or_nothing() {
 /// In an open migration each view shows what lies there physically, and says what does not.
 #[test]
 fn an_open_migration_is_read_at_either_side() {
+    kinds().for_each(an_open_migration_is_read_at_either_side_on);
+}
+
+fn an_open_migration_is_read_at_either_side_on(kind: EngineKind) {
     let scratch = Scratch::new("json-open");
     let path = scratch.path().join("store");
-    let store = open(&path);
+    let store = make(kind, &path);
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     for id in 1..=3 {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
@@ -295,9 +334,13 @@ impl Version for Own {
 
 #[test]
 fn a_codec_of_its_own_is_shown_as_bytes_and_not_imported() {
+    kinds().for_each(a_codec_of_its_own_is_shown_as_bytes_and_not_imported_on);
+}
+
+fn a_codec_of_its_own_is_shown_as_bytes_and_not_imported_on(kind: EngineKind) {
     let scratch = Scratch::new("json-own");
     let path = scratch.path().join("store");
-    let store = open(&path);
+    let store = make(kind, &path);
     store.table::<char, Own>("numbers").unwrap().put(&'k', &Own(258)).unwrap();
     store.close().unwrap();
     let store = path.to_str().unwrap();
@@ -313,9 +356,13 @@ fn a_codec_of_its_own_is_shown_as_bytes_and_not_imported() {
 
 #[test]
 fn a_reader_who_has_seen_enough_is_no_failure() {
+    kinds().for_each(a_reader_who_has_seen_enough_is_no_failure_on);
+}
+
+fn a_reader_who_has_seen_enough_is_no_failure_on(kind: EngineKind) {
     let scratch = Scratch::new("json-pipe");
     let path = scratch.path().join("store");
-    let store = open(&path);
+    let store = make(kind, &path);
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     for id in 0..2000 {
         users.put(&id, &v1(&"long".repeat(50), 1)).unwrap();

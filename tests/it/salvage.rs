@@ -11,15 +11,10 @@ use exuvia::{Error, NewWrites, Phase, Store, Table};
 
 use crate::bad_input::says;
 use crate::damage::files_below;
+use crate::kinds::kinds;
 use crate::scene::{BASE, CATALOG, OVERLAY};
 use crate::scratch::Scratch;
 use crate::types::*;
-
-const ENGINES: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Fjall];
-
-fn kinds() -> impl Iterator<Item = EngineKind> {
-    ENGINES.into_iter().filter(|kind| kind.is_built_in())
-}
 
 /// Twenty users, of whom the first ten were copied by an open migration, and some written since.
 fn open_migration(kind: EngineKind, path: &Path) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use exuvia::engine::MemoryEngine;
+use exuvia::engine::{EngineKind, MemoryEngine};
 use exuvia::{Budget, Error, Store};
 use serde_json::json;
 
@@ -22,6 +22,9 @@ pub(crate) struct ImportArgs {
     path: PathBuf,
     /// The lines that `exuvia export` has written; `-` for standard input, which is not checked before the tables are made
     file: PathBuf,
+    /// The engine of a store that is made: sled or fjall [default: sled]
+    #[arg(long, value_name = "ENGINE", value_parser = crate::engine)]
+    engine: Option<EngineKind>,
     /// Check every line and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -42,7 +45,8 @@ pub(crate) fn run(args: &ImportArgs) -> Result<String, Failure> {
         trial.close()?;
     }
     if !args.dry_run {
-        let store = options().open(&args.path).map_err(|e| Failure::opening(&args.path, e))?;
+        let options = args.engine.map_or_else(options, |engine| options().engine(engine));
+        let store = options.open(&args.path).map_err(|e| Failure::opening(&args.path, e))?;
         counts = pass(&store, &args.file, false)?;
         store.close()?;
     }

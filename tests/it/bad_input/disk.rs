@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use exuvia::engine::EngineKind;
 use exuvia::{Backfill, Budget, Durability, Error, Phase, Store, Table, Waiting};
 
 use super::{Mount, files, says};
+use crate::kinds::kinds;
 use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
 
@@ -28,13 +30,17 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 
 #[test]
 fn a_full_disk_is_a_typed_error_and_nothing_flushed_is_lost() {
+    kinds().for_each(a_full_disk_is_a_typed_error_and_nothing_flushed_is_lost_on);
+}
+
+fn a_full_disk_is_a_typed_error_and_nothing_flushed_is_lost_on(kind: EngineKind) {
     let scratch = Scratch::new("full-store");
     let Some(mount) = Mount::new(scratch.path().join("disk"), 40) else {
         return;
     };
     let (path, ballast) = (mount.0.join("store"), mount.0.join("ballast"));
     fs::write(&ballast, vec![1; 12 << 20]).unwrap();
-    let store = options(0).open(&path).unwrap();
+    let store = options(0).engine(kind).open(&path).unwrap();
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     let (mut flushed, mut failed) = (0, None);
     for id in 0..200_000 {
@@ -71,13 +77,17 @@ fn a_full_disk_is_a_typed_error_and_nothing_flushed_is_lost() {
 /// Below the floor the backfill waits, says so, and goes on by itself.
 #[test]
 fn the_floor_of_free_space_pauses_the_backfill() {
+    kinds().for_each(the_floor_of_free_space_pauses_the_backfill_on);
+}
+
+fn the_floor_of_free_space_pauses_the_backfill_on(kind: EngineKind) {
     let scratch = Scratch::new("floor");
     let Some(mount) = Mount::new(scratch.path().join("disk"), 64) else {
         return;
     };
     let (path, ballast) = (mount.0.join("store"), mount.0.join("ballast"));
     let floor = 24 << 20;
-    let store = options(floor).open(&path).unwrap();
+    let store = options(floor).engine(kind).open(&path).unwrap();
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     for id in 0..2000 {
         users.put(&id, &record(id)).unwrap();
@@ -104,12 +114,16 @@ fn the_floor_of_free_space_pauses_the_backfill() {
 /// Without a floor the backfill runs into the full disk itself.
 #[test]
 fn a_backfill_into_a_full_disk_goes_on_after_a_reopen() {
+    kinds().for_each(a_backfill_into_a_full_disk_goes_on_after_a_reopen_on);
+}
+
+fn a_backfill_into_a_full_disk_goes_on_after_a_reopen_on(kind: EngineKind) {
     let scratch = Scratch::new("full-backfill");
     let Some(mount) = Mount::new(scratch.path().join("disk"), 48) else {
         return;
     };
     let (path, ballast) = (mount.0.join("store"), mount.0.join("ballast"));
-    let store = options(0).open(&path).unwrap();
+    let store = options(0).engine(kind).open(&path).unwrap();
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     let records = 8000;
     for id in 0..records {

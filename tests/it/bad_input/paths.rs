@@ -8,10 +8,9 @@ use exuvia::engine::EngineKind;
 use exuvia::{Error, Result, Store, Table};
 
 use super::{Mount, files, says};
+use crate::kinds::kinds;
 use crate::scratch::{Scratch, child, child_argument};
 use crate::types::*;
-
-const KINDS: [EngineKind; 2] = [EngineKind::Sled, EngineKind::Fjall];
 
 fn open(kind: EngineKind, path: &Path) -> Result<Store> {
     Store::options().engine(kind).cache_bytes(16 << 20).open(path)
@@ -53,7 +52,7 @@ fn format_error<T: std::fmt::Debug>(result: Result<T>, words: &[&str]) {
 
 #[test]
 fn a_wrong_path_is_named() {
-    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(a_wrong_path_is_named_on);
+    kinds().for_each(a_wrong_path_is_named_on);
 }
 
 fn a_wrong_path_is_named_on(kind: EngineKind) {
@@ -76,7 +75,7 @@ fn a_wrong_path_is_named_on(kind: EngineKind) {
 
 #[test]
 fn a_foreign_directory_is_left_alone() {
-    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(a_foreign_directory_is_left_alone_on);
+    kinds().for_each(a_foreign_directory_is_left_alone_on);
 }
 
 fn a_foreign_directory_is_left_alone_on(kind: EngineKind) {
@@ -105,7 +104,7 @@ fn a_foreign_directory_is_left_alone_on(kind: EngineKind) {
 
 #[test]
 fn the_mark_names_format_and_engine() {
-    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(the_mark_names_format_and_engine_on);
+    kinds().for_each(the_mark_names_format_and_engine_on);
 }
 
 fn the_mark_names_format_and_engine_on(kind: EngineKind) {
@@ -136,10 +135,7 @@ fn the_mark_names_format_and_engine_on(kind: EngineKind) {
 
 #[test]
 fn records_that_are_gone_are_not_an_empty_store() {
-    KINDS
-        .into_iter()
-        .filter(|kind| kind.is_built_in())
-        .for_each(records_that_are_gone_are_not_an_empty_store_on);
+    kinds().for_each(records_that_are_gone_are_not_an_empty_store_on);
 }
 
 fn records_that_are_gone_are_not_an_empty_store_on(kind: EngineKind) {
@@ -166,7 +162,7 @@ fn records_that_are_gone_are_not_an_empty_store_on(kind: EngineKind) {
 /// What a process that died while it made a store may leave behind is made a store by the next one.
 #[test]
 fn a_store_that_was_being_made_is_finished() {
-    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(a_store_that_was_being_made_is_finished_on);
+    kinds().for_each(a_store_that_was_being_made_is_finished_on);
 }
 
 fn a_store_that_was_being_made_is_finished_on(kind: EngineKind) {
@@ -200,10 +196,7 @@ fn a_store_that_was_being_made_is_finished_on(kind: EngineKind) {
 
 #[test]
 fn a_second_process_and_a_second_handle_are_refused() {
-    KINDS
-        .into_iter()
-        .filter(|kind| kind.is_built_in())
-        .for_each(a_second_process_and_a_second_handle_are_refused_on);
+    kinds().for_each(a_second_process_and_a_second_handle_are_refused_on);
 }
 
 fn a_second_process_and_a_second_handle_are_refused_on(kind: EngineKind) {
@@ -245,7 +238,7 @@ fn a_second_process_and_a_second_handle_are_refused_on(kind: EngineKind) {
 
 #[test]
 fn no_permission_is_named() {
-    KINDS.into_iter().filter(|kind| kind.is_built_in()).for_each(no_permission_is_named_on);
+    kinds().for_each(no_permission_is_named_on);
 }
 
 fn no_permission_is_named_on(kind: EngineKind) {

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use exuvia::engine::{Engine, EngineKind, MemoryEngine};
+use exuvia::engine::{Engine, MemoryEngine};
 use exuvia::{CastError, Error, Origin, Phase, Result, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 
 use super::says;
+use crate::kinds::kinds;
 use crate::scratch::Scratch;
 use crate::stored::{self, Bytes, dump, envelope, load, migrating, sealed, settled, store_of, user_v1};
 use crate::types::*;
@@ -129,7 +130,7 @@ fn a_missing_catalog_is_not_an_empty_store() {
 /// An engine would make the tree anew, and the table would be empty.
 #[test]
 fn a_missing_tree_is_not_an_empty_table() {
-    for kind in [EngineKind::Sled, EngineKind::Fjall].into_iter().filter(|kind| kind.is_built_in()) {
+    for kind in kinds() {
         let scratch = Scratch::new("missing-tree");
         let open = || Store::options().engine(kind).open(scratch.path());
         let store = open().unwrap();

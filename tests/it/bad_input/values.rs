@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use exuvia::engine::{Engine, MemoryEngine, SledEngine, SledOptions};
+use exuvia::engine::{EngineKind, MemoryEngine};
 use exuvia::{Error, Phase, Result, Store, Table};
 
 use super::says;
+use crate::hook_engine::HookEngine;
+use crate::kinds::kinds;
 use crate::scratch::Scratch;
 use crate::stored::{self, dump, envelope, user_v1};
 use crate::types::*;
@@ -17,12 +19,12 @@ fn record(id: u64) -> UserV1 {
     v1(&format!("Ann N{id}"), (id % 90) as u32)
 }
 
-fn open(engine: &MemoryEngine) -> Store {
+fn open(engine: &HookEngine) -> Store {
     Store::options().open_in(Arc::new(engine.clone())).unwrap()
 }
 
-fn filled() -> MemoryEngine {
-    let engine = MemoryEngine::recording();
+fn filled() -> HookEngine {
+    let engine = HookEngine::new(MemoryEngine::recording());
     let store = open(&engine);
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     for id in 0..RECORDS {
@@ -81,7 +83,7 @@ fn damages(good: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn a_damaged_record_is_an_error_of_its_key_only() {
     let engine = filled();
-    let tree = engine.tree("1/2").unwrap();
+    let tree = engine.raw("1/2");
     let key = VICTIM.to_be_bytes();
     let good = tree.get(&key).unwrap().unwrap().to_vec();
     for (number, bad) in damages(&good).into_iter().enumerate() {
@@ -102,10 +104,14 @@ fn a_damaged_record_is_an_error_of_its_key_only() {
 }
 
 #[test]
-fn a_damaged_record_on_sled_is_an_error_of_its_key_only() {
+fn a_damaged_record_on_disk_is_an_error_of_its_key_only() {
+    kinds().for_each(a_damaged_record_on_disk_is_an_error_of_its_key_only_on);
+}
+
+fn a_damaged_record_on_disk_is_an_error_of_its_key_only_on(kind: EngineKind) {
     let scratch = Scratch::new("damaged");
     let path = scratch.path().join("store");
-    let options = || Store::options().cache_bytes(16 << 20);
+    let options = || Store::options().engine(kind).cache_bytes(16 << 20);
     {
         let store = options().open(&path).unwrap();
         let users: Table<u64, UserV1> = store.table("users").unwrap();
@@ -115,12 +121,12 @@ fn a_damaged_record_on_sled_is_an_error_of_its_key_only() {
     }
     let key = VICTIM.to_be_bytes();
     let damage = |change: fn(&mut Vec<u8>)| {
-        let sled = SledEngine::open(path.join("sled"), SledOptions::new().cache_bytes(16 << 20)).unwrap();
-        let tree = sled.tree("1/2").unwrap();
+        let engine = kind.open(path.join(kind.name()), 16 << 20).unwrap();
+        let tree = engine.tree("1/2").unwrap();
         let mut value = tree.get(&key).unwrap().unwrap().to_vec();
         change(&mut value);
         tree.put(&key, &value).unwrap();
-        sled.flush().unwrap();
+        engine.flush().unwrap();
     };
     for change in [|value: &mut Vec<u8>| value[5] ^= 1, |value: &mut Vec<u8>| value.truncate(3)] {
         damage(change);
@@ -139,13 +145,13 @@ fn damaged_records_under_a_migration() {
     let engine = filled();
     let other = 21_u64;
     let key = VICTIM.to_be_bytes();
-    engine.tree("1/2").unwrap().put(&key, b"\x10garbage").unwrap();
+    engine.raw("1/2").put(&key, b"\x10garbage").unwrap();
     let store = open(&engine);
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
     let migration = store.migration("split").table(&new).paused().begin().unwrap();
     while migration.step(64).unwrap().phase != Phase::Complete {}
-    let overlay = engine.tree("1/3").unwrap();
+    let overlay = engine.raw("1/3");
     let good = overlay.get(&other.to_be_bytes()).unwrap().unwrap().to_vec();
     overlay.put(&other.to_be_bytes(), &good[..good.len() - 1]).unwrap();
 
@@ -177,7 +183,7 @@ fn damaged_records_under_a_migration() {
 fn a_record_that_is_not_of_its_version_is_refused() {
     let engine = filled();
     let key = VICTIM.to_be_bytes();
-    let tree = engine.tree("1/2").unwrap();
+    let tree = engine.raw("1/2");
     let v3 = stored::Bytes::default().text("Ann").text("N").number(50).flag(false).number(0).0;
     let good = user_v1("Ann N17", 17);
     let bad: [(Vec<u8>, &str); 5] = [
@@ -206,7 +212,7 @@ fn a_key_of_another_type_is_an_error_of_the_scan() {
     // Of a catalog that does not know the type yet.
     let key = 3_u64.to_be_bytes();
     let record = envelope(&key, 0, 1, &user_v1("Ann A", 1), None);
-    let engine = stored::store_of(&stored::settled(), &[(3, record)]);
+    let engine = HookEngine::new(stored::store_of(&stored::settled(), &[(3, record)]));
     let store = open(&engine);
     let by_text: Table<String, UserV1> = store.table("users").unwrap();
     let e = by_text.scan(..).next().unwrap().unwrap_err();
@@ -216,24 +222,36 @@ fn a_key_of_another_type_is_an_error_of_the_scan() {
 
 #[test]
 fn keys_and_values_over_the_limit_are_refused_and_nothing_is_written() {
+    kinds().for_each(keys_and_values_over_the_limit_are_refused_and_nothing_is_written_on);
+}
+
+fn keys_and_values_over_the_limit_are_refused_and_nothing_is_written_on(kind: EngineKind) {
     let scratch = Scratch::new("limits");
-    let store = Store::options().cache_bytes(16 << 20).open(scratch.path().join("store")).unwrap();
+    // The longest key, and the longest value.
+    let (key_max, value_max) = match kind {
+        EngineKind::Sled => (2048, 48 << 10),
+        _ => (16 << 10, 1 << 20),
+    };
+    let store =
+        Store::options().engine(kind).cache_bytes(16 << 20).open(scratch.path().join("store")).unwrap();
     let users: Table<String, UserV1> = store.table("users").unwrap();
     let limit = |result: Result<()>, words: &[&str]| {
         let e = result.unwrap_err();
         assert!(matches!(e, Error::Limit { size, limit, .. } if size > limit), "{e:?}");
         says(&e, words);
     };
-    let (long, big) = ("k".repeat(3000), "n".repeat(50_000));
+    let (long, big) = ("k".repeat(key_max), "n".repeat(value_max));
+    // A text ends with two bytes.
+    let bytes = format!("{} bytes in a key", key_max + 2);
     users.put(&"a".to_owned(), &v1("Ann A", 1)).unwrap();
-    limit(users.put(&long, &v1("Ann A", 1)), &["3002 bytes in a key", "2048", "nothing was written"]);
-    limit(users.remove(&long), &["3002 bytes in a key"]);
+    limit(users.put(&long, &v1("Ann A", 1)), &[&bytes, &key_max.to_string(), "nothing was written"]);
+    limit(users.remove(&long), &[&bytes]);
     assert!(users.get(&long).unwrap().is_none());
     limit(users.put(&"a".to_owned(), &v1(&big, 1)), &["in a record", "nothing was written"]);
     assert_eq!(users.get(&"a".to_owned()).unwrap(), Some(v1("Ann A", 1)));
 
     // With both forms a record is larger: what fits at version 1 may not fit beside its new form.
-    let half = "n".repeat(30_000);
+    let half = "n".repeat(value_max * 5 / 8);
     users.put(&"b".to_owned(), &v1(&format!("{half} B"), 1)).unwrap();
     let new: Table<String, UserV2> = store.table("users").unwrap();
     let migration = store.migration("split").table(&new).begin().unwrap();
@@ -244,7 +262,7 @@ fn keys_and_values_over_the_limit_are_refused_and_nothing_is_written() {
     assert_eq!(users.len().unwrap(), 2);
 
     // The codec's own limit binds on every engine.
-    let memory = open(&MemoryEngine::new());
+    let memory = open(&HookEngine::new(MemoryEngine::new()));
     let users: Table<u64, UserV1> = memory.table("users").unwrap();
     let e = users.put(&1, &v1(&"n".repeat(17 << 20), 1)).unwrap_err();
     says(&e, &["over the limit of 16 MiB"]);
@@ -264,7 +282,7 @@ fn a_damaged_quarantine_entry_is_named() {
     let new: Table<u64, UserV2> = store.table("users").unwrap();
     store.migration("split").table(&new).begin().unwrap().wait().unwrap();
     says(&new.get(&VICTIM).unwrap_err(), &["has no last name"]);
-    let tree = engine.tree("quarantine/users").unwrap();
+    let tree = engine.raw("quarantine/users");
     let good = tree.get(&key).unwrap().unwrap().to_vec();
     for bad in damages(&good) {
         tree.put(&key, &bad).unwrap();
@@ -273,5 +291,5 @@ fn a_damaged_quarantine_entry_is_named() {
     }
     let report = store.verify().unwrap();
     assert!(report.damage[0].starts_with("quarantine of users, key 0x"), "{report:?}");
-    assert!(dump(&engine).len() > RECORDS as usize);
+    assert!(dump(engine.inner()).len() > RECORDS as usize);
 }
