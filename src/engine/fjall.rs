@@ -118,8 +118,8 @@ impl FjallEngine {
     /// # Errors
     /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
     /// `Corrupt` if fjall cannot read what it finds, or was written by another version of it, or if something that was
-    /// flushed is gone: a file is missing, or a journal is damaged. Nothing was changed then. The torn end of a journal,
-    /// which was never flushed, is cut off.
+    /// flushed is gone: a file is missing, or a journal is damaged. Nothing was changed then (unless fjall's own list of
+    /// trees has lost one: fjall removes the files of that). The torn end of a journal, which was never flushed, is cut off.
     pub fn open(directory: impl AsRef<Path>, options: FjallOptions) -> EngineResult<Self> {
         let directory = directory.as_ref();
         let place = directory.display().to_string();
@@ -127,9 +127,7 @@ impl FjallEngine {
         if draft::is_new(directory).map_err(io)? {
             let made = draft::begin(directory, options.private).map_err(io)?;
             drop(database::open(&made, &options, &place)?);
-            mark::MarkFiles::open(&made, 0)
-                .and_then(|mut files| files.write(&Mark::default()))
-                .map_err(io)?;
+            mark::MarkFiles::open(&made).and_then(|mut files| files.write(&Mark::default())).map_err(io)?;
             draft::finish(&made, directory, options.private).map_err(io)?;
         } else if !directory.join("version").try_exists().map_err(io)? {
             // fjall would make a new store here.
@@ -151,7 +149,7 @@ impl FjallEngine {
             naming: Mutex::default(),
             stripes: Stripes::new(),
             fence: Fence::new(&directory),
-            journals: Journals::open(&directory, found.turn, found.mark).map_err(io)?,
+            journals: Journals::open(&directory, found.mark).map_err(io)?,
             options,
             db: Some(db),
         };

@@ -46,6 +46,7 @@ mod model;
 #[cfg(feature = "cli")]
 mod observed;
 mod old_binary;
+mod opening;
 mod operator;
 mod ordering;
 mod private;

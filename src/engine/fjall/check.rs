@@ -18,7 +18,6 @@ const LOOKS_MAX: usize = 3;
 
 /// What was found, and is there when fjall has opened the directory.
 pub(super) struct Found {
-    pub(super) turn: u64,
     /// What was marked, with what each journal holds.
     pub(super) mark: Mark,
     /// The last sequence numbers of trees in journals that are gone: they have to be in sorted files.
@@ -69,8 +68,8 @@ pub(super) fn lost(directory: &Path, place: &str, what: &str) -> EngineError {
 }
 
 fn look(directory: &Path) -> io::Result<Result<Found, String>> {
-    let unmarked = || (0, Mark { highest: now_ms(), ..Mark::default() });
-    let (turn, marked) = Mark::read(directory)?.unwrap_or_else(unmarked);
+    let unmarked = || Mark { highest: now_ms(), ..Mark::default() };
+    let marked = Mark::read(directory)?.map_or_else(unmarked, |(_, mark)| mark);
     for tree in [0].iter().chain(&marked.trees) {
         let current = Path::new("keyspaces").join(tree.to_string()).join("current");
         if !directory.join(&current).try_exists()? {
@@ -108,5 +107,5 @@ fn look(directory: &Path) -> io::Result<Result<Found, String>> {
         let known = gone.entry(*tree).or_insert(0);
         *known = (*known).max(*last);
     }
-    Ok(Ok(Found { turn, mark: Mark { journals: found, ..marked }, gone }))
+    Ok(Ok(Found { mark: Mark { journals: found, ..marked }, gone }))
 }

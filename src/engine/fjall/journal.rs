@@ -45,7 +45,7 @@ pub(super) fn list(directory: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
 impl Journals {
     /// To be called when fjall has opened `directory`, with what was marked before and found of each journal. It syncs
     /// the names of fjall's files, too: whoever made them may not have come to it.
-    pub(super) fn open(directory: &Path, turn: u64, mut mark: Mark) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path, mut mark: Mark) -> io::Result<Self> {
         for (number, path) in list(directory)? {
             let length = path.metadata()?.len();
             // A journal that fjall has cut further than we would have.
@@ -54,7 +54,7 @@ impl Journals {
             }
         }
         sync_directory(&directory.join("keyspaces"))?;
-        let files = MarkFiles::open(directory, turn)?;
+        let files = MarkFiles::open(directory)?;
         sync_directory(directory)?;
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
@@ -64,7 +64,7 @@ impl Journals {
     }
 
     /// Steps 2 and 3. Answers whether fjall has begun a journal since the last sync. Cost: a listing of a small directory,
-    /// reading what was written since, an `fdatasync`, and a write that is not synced.
+    /// reading what was written since, an `fdatasync`, and, if anything was written since, a write that is not synced.
     pub(super) fn sync(&self) -> io::Result<bool> {
         let mut state = self.state.lock();
         let State { newest, mark, files } = &mut *state;
@@ -92,7 +92,7 @@ impl Journals {
             file.sync_data()?;
         }
         mark.journals.retain(|number, _| found.contains_key(number));
-        if let Err(e) = files.write(mark) {
+        if let Err(e) = files.write_if_changed(mark) {
             // What was flushed is durable; only a later loss of it might not be noticed.
             tracing::warn!(target: "exuvia", error = %e, "the mark of what was synced cannot be written");
         }

@@ -111,23 +111,34 @@ fn paths(directory: &Path) -> [PathBuf; 2] {
 pub(super) struct MarkFiles {
     files: [File; 2],
     turn: u64,
+    /// What the newer one says.
+    written: Option<Mark>,
 }
 
 impl MarkFiles {
-    pub(super) fn open(directory: &Path, turn: u64) -> io::Result<Self> {
+    pub(super) fn open(directory: &Path) -> io::Result<Self> {
+        let (turn, written) = Mark::read(directory)?.map_or((0, None), |(turn, mark)| (turn, Some(mark)));
         let open = |path| File::options().create(true).truncate(false).write(true).open(path);
         let [first, second] = paths(directory);
-        Ok(Self { files: [open(first)?, open(second)?], turn })
+        Ok(Self { files: [open(first)?, open(second)?], turn, written })
+    }
+
+    /// [`MarkFiles::write`], where there is something new to say.
+    pub(super) fn write_if_changed(&mut self, mark: &Mark) -> io::Result<()> {
+        if self.written.as_ref() == Some(mark) { Ok(()) } else { self.write(mark) }
     }
 
     /// Cost: a write into the system's memory.
     pub(super) fn write(&mut self, mark: &Mark) -> io::Result<()> {
         self.turn += 1;
+        self.written = None;
         let bytes = mark.to_bytes(self.turn);
         let [even, odd] = &mut self.files;
         let file = if self.turn.is_multiple_of(2) { even } else { odd };
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(&bytes)
+        file.write_all(&bytes)?;
+        self.written = Some(mark.clone());
+        Ok(())
     }
 
     /// [`MarkFiles::write`] into both, durably. Cost: two syncs, of little.
@@ -179,7 +190,7 @@ mod tests {
     fn a_torn_mark_leaves_the_one_before_it() {
         let directory = std::env::temp_dir().join(format!("exuvia-mark-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
-        let mut files = MarkFiles::open(&directory, 0).unwrap();
+        let mut files = MarkFiles::open(&directory).unwrap();
         files.write(&sample()).unwrap();
         files.write(&Mark::default()).unwrap();
         assert_eq!(Mark::read(&directory).unwrap(), Some((2, Mark::default())));
