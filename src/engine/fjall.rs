@@ -35,6 +35,8 @@ mod fence;
 mod journal;
 mod keys;
 mod lengths;
+#[cfg(test)]
+mod limit_tests;
 mod manifest;
 mod mark;
 mod names;
@@ -225,7 +227,7 @@ impl Shared {
         }
         self.fence.check(Access::Write)?;
         let trees = self.trees.read().len();
-        if trees >= TREES_MAX {
+        if trees >= self.options.trees_max {
             let message = format!(
                 "{trees} trees are the most on fjall (a table has one, a second while it migrates, and one for a \
                  quarantine): drop tables, or copy the store to another engine; nothing was changed"

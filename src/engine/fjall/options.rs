@@ -1,16 +1,21 @@
 //! What can be chosen about fjall.
 
+use super::TREES_MAX;
+
 /// How fjall is opened.
 #[derive(Debug, Clone)]
 pub struct FjallOptions {
     pub(super) cache_bytes: u64,
     pub(super) private: bool,
     pub(super) memtable_bytes: u64,
+    /// Less than [`TREES_MAX`] in tests only.
+    pub(super) trees_max: usize,
 }
 
 impl Default for FjallOptions {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20, private: true, memtable_bytes: Self::MEMTABLE_BYTES }
+        let (memtable_bytes, trees_max) = (Self::MEMTABLE_BYTES, TREES_MAX);
+        Self { cache_bytes: 256 << 20, private: true, memtable_bytes, trees_max }
     }
 }
 
