@@ -45,11 +45,13 @@ impl Store {
     /// use; verifies the copy, and answers what was verified.
     ///
     /// Paced by the store's budget, as a backfill. On an engine without snapshots the old values of what is overwritten
-    /// before the copy comes to it are held in memory, 256 MiB at most. Migrations that are open are copied as they are.
+    /// before the copy comes to it are held in memory, 256 MiB at most: more end the copy, and never a writer. Migrations
+    /// that are open are copied as they are.
     ///
     /// # Errors
     ///
-    /// [`Error::Path`] if the directory is not new or empty; a damaged record, named; another copy that runs; a failing
+    /// [`Error::Path`] if the directory is not new or empty; a damaged record, named; another copy that runs; an engine's
+    /// `Limit` if too much was overwritten meanwhile (copy when less is written, or with a larger budget); a failing
     /// engine. The directory is no store then, and may be copied to again.
     #[cfg(any(feature = "sled", feature = "fjall"))]
     pub fn copy_to(&self, path: impl AsRef<Path>, engine: EngineKind) -> Result<Report> {
@@ -273,3 +275,7 @@ impl Drop for Copying<'_> {
         self.core.start_sweeper();
     }
 }
+
+#[cfg(test)]
+#[path = "copy_tests.rs"]
+mod tests;

@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::engine::Engine;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 use crate::engine::EngineKind;
+use crate::engine::{Engine, SAVED_BYTES_MAX};
 use crate::error::Result;
 use crate::migration::Budget;
 use crate::observe::Observer;
@@ -54,6 +54,8 @@ pub(crate) struct Settings {
     pub(crate) background: bool,
     pub(crate) read_only: bool,
     pub(crate) private: bool,
+    /// Of old values, for a copy beside writers. Less in tests only.
+    pub(crate) saved_bytes_max: usize,
 }
 
 impl Default for Options {
@@ -68,6 +70,7 @@ impl Default for Options {
                 background: true,
                 read_only: false,
                 private: true,
+                saved_bytes_max: SAVED_BYTES_MAX,
             },
             cache_bytes: 256 << 20,
             create: true,

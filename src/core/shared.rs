@@ -37,8 +37,8 @@ const POISONED: u8 = 2;
 
 impl Shared {
     pub(crate) fn new(engine: Arc<dyn Engine>, settings: Settings, path: Option<PathBuf>) -> Arc<Self> {
-        let freezing =
-            (!engine.capabilities().snapshots).then(|| Arc::new(Freezing::new(Arc::clone(&engine))));
+        let freezing = || Arc::new(Freezing::new(Arc::clone(&engine), settings.saved_bytes_max));
+        let freezing = (!engine.capabilities().snapshots).then(freezing);
         let engine = freezing.clone().map_or(engine, |freezing| freezing as Arc<dyn Engine>);
         let recorder = Arc::new(Recorder::new(settings.observer.clone(), settings.observe_pauses_from));
         Arc::new(Self {

@@ -24,7 +24,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Most bytes of saved keys and values.
-const SAVED_BYTES_MAX: usize = 256 << 20;
+pub(crate) const SAVED_BYTES_MAX: usize = 256 << 20;
 
 /// An engine without snapshots, and the moment of it that is kept, if one is.
 pub(crate) struct Freezing {
@@ -63,11 +63,7 @@ impl Kept {
 }
 
 impl Freezing {
-    pub(crate) fn new(engine: Arc<dyn Engine>) -> Self {
-        Self::with_limit(engine, SAVED_BYTES_MAX)
-    }
-
-    fn with_limit(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
+    pub(crate) fn new(engine: Arc<dyn Engine>, bytes_max: usize) -> Self {
         let moment = Moment { on: AtomicBool::new(false), freeze: Mutex::default(), bytes_max };
         Self { engine, moment: Arc::new(moment) }
     }
@@ -178,7 +174,8 @@ impl Moment {
                     return;
                 }
                 freeze.failed = Some(format!(
-                    "more than {} bytes were overwritten before the copy came to them; copy when less is written",
+                    "more than {} bytes were overwritten before the copy came to them, so it was given up; the store goes on: \
+                     copy it when less is written, or with a larger budget, which lets a copy take less long",
                     self.bytes_max
                 ));
             }
@@ -282,7 +279,7 @@ mod tests {
 
     #[test]
     fn more_than_may_be_saved_ends_the_copy_and_no_writer() {
-        let freezing = Freezing::with_limit(Arc::new(MemoryEngine::new()), 1000);
+        let freezing = Freezing::new(Arc::new(MemoryEngine::new()), 1000);
         let tree = freezing.tree("t").expect("opened");
         for key in 0..20_u8 {
             tree.put(&[key], &[1; 100]).expect("written");

@@ -36,7 +36,7 @@ pub use self::kind::EngineKind;
 pub(crate) use self::sled::ForeignSled;
 #[cfg(feature = "sled")]
 pub use self::sled::{SledEngine, SledOptions};
-pub(crate) use frozen::Freezing;
+pub(crate) use frozen::{Freezing, SAVED_BYTES_MAX};
 pub use memory::MemoryEngine;
 pub(crate) use read_only::ReadOnly;
 pub use value::Value;
