@@ -279,6 +279,39 @@ fn a_tree_made_after_others_were_dropped_and_a_reopen_is_kept() {
     }
 }
 
+/// A process may be killed while fjall makes a tree, before that is in its list, and again after the next open has removed
+/// what there was of it and before anything is marked.
+#[test]
+fn a_half_made_tree_is_removed_and_missed_by_no_later_open() {
+    let scratch = Scratch::new("fjall-half-made");
+    let path = scratch.path().join("fjall");
+    let engine = open(&path).unwrap();
+    engine.tree("whole").unwrap().put(b"k", b"v").unwrap();
+    drop(engine);
+    let keyspaces = path.join("keyspaces");
+    let whole = *numbers(&path).last().unwrap();
+    let marks = ["synced.0", "synced.1"].map(|name| (path.join(name), fs::read(path.join(name)).unwrap()));
+    for kill in 0..3 {
+        let highest = *numbers(&path).last().unwrap();
+        // With all its files, and with none.
+        copy(&keyspaces.join(whole.to_string()), &keyspaces.join((highest + 1).to_string()));
+        fs::create_dir(keyspaces.join((highest + 2).to_string())).unwrap();
+        drop(open(&path).unwrap());
+        for (name, mark) in &marks {
+            fs::write(name, mark).unwrap();
+        }
+        let engine = open(&path).unwrap();
+        assert!(numbers(&path).iter().all(|number| *number <= highest), "{:?}", numbers(&path));
+        engine.tree(&format!("made {kill}")).unwrap().put(b"k", b"v").unwrap();
+        drop(engine);
+        let engine = open(&path).unwrap();
+        assert_eq!(engine.trees().unwrap().len(), 2 + kill);
+        for name in engine.trees().unwrap() {
+            assert_eq!(get(&*engine.tree(&name).unwrap(), b"k").as_deref(), Some(&b"v"[..]), "{name}");
+        }
+    }
+}
+
 /// A tree is marked only when it is durable, and is out of the mark before it is removed: one that is marked and of
 /// which fjall knows nothing is lost, and every open says so.
 #[test]
