@@ -51,8 +51,10 @@ pub(crate) enum Bug {
     ReasonForgotten,
     /// A state change leaves no entry in the ledger.
     LedgerForgotten,
-    /// A verb does not compare the phase that it read.
-    PhaseUncompared,
+    /// Contract does not take the migration's seat, nor compare the phase that it read. Both at once, as either stands
+    /// behind the other: who has the seat is the only one to change a phase, so that nobody sees the comparison alone
+    /// missing.
+    ContractUnseated,
     /// The checksum leaves out the key.
     KeyUnchecked,
     /// `flush` answers before it has flushed.

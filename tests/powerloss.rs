@@ -61,6 +61,8 @@ use tally::{Moment, Tally};
 /// The store's directory in the image. Its parent is durable before the store sees it.
 const STORE: &str = "run/store";
 const IMAGES_PER_RUN: usize = 12;
+/// Of these, so many at most while the store is being opened: some engines change more files for that than in all the rest.
+const IMAGES_OF_OPENING: usize = 6;
 /// A run has a few seconds of work; a store that takes longer hangs.
 const RUN_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -263,10 +265,12 @@ fn observer(stage: Arc<Mutex<Stage>>, crashes: Crashes, mut rng: Rng) -> fs::Obs
     Box::new(move |disk| {
         change += 1;
         let mut crashes = crashes.lock().unwrap_or_else(PoisonError::into_inner);
-        if change < next || crashes.len() >= IMAGES_PER_RUN {
+        let stage = stage.lock().unwrap_or_else(PoisonError::into_inner);
+        let most = if matches!(*stage, Stage::Opening(..)) { IMAGES_OF_OPENING } else { IMAGES_PER_RUN };
+        if change < next || crashes.len() >= most {
             return;
         }
-        let (marks, moment) = match &*stage.lock().unwrap_or_else(PoisonError::into_inner) {
+        let (marks, moment) = match &*stage {
             Stage::Opening(marks, moment) => (marks.clone(), *moment),
             Stage::Working(oracle) => (oracle.marks(), Moment::Working),
         };

@@ -71,7 +71,7 @@ impl ContractPlan {
     pub fn execute(self) -> Result<()> {
         let core = self.migration.core();
         let started = Instant::now();
-        let seat = self.run.seat()?;
+        let seat = if bug(Bug::ContractUnseated) { None } else { Some(self.run.seat()?) };
         let result = contract(core, &self.run, self.migration.event("contract"), started);
         if result.is_err() {
             lift_fence(core, &self.run);
@@ -128,7 +128,7 @@ fn commit(core: &Core, run: &Run, started: Instant, phase: Phase, event: Event) 
     let name = run.name.as_str();
     core.change(started, |catalog| {
         let entry = catalog.migration_mut(name)?;
-        if entry.phase()? != phase && !bug(Bug::PhaseUncompared) {
+        if entry.phase()? != phase && !bug(Bug::ContractUnseated) {
             return Err(Error::Conflict { subject: format!("migration {name}") });
         }
         entry.set_phase(Phase::Contracted);

@@ -1,8 +1,8 @@
 //! The corruption campaign: a small store with everything that a store can have, damaged in one place at a time.
 //!
 //! In the files: every byte (once all its bits, once one bit at random), every length, every file removed. Below the
-//! store: every byte and every length of every value of every tree. What has to come of it: a typed error, or the right
-//! data. Never a panic, a hang, data that nobody wrote, or more memory than [`MEMORY_BYTES`].
+//! store: every byte and every length of every value of every tree, and a whole value of another key in its place. What has
+//! to come of it: a typed error, or the right data. Never a panic, a hang, data that nobody wrote, or more memory than [`MEMORY_BYTES`].
 //!
 //! An engine may take damage for the torn end of its log, and lose the last writes without a word: that is counted
 //! (*silent*), and every record has to be what it was at one time then.
@@ -395,7 +395,7 @@ fn no_damage_to_a_file_of_fjall_is_taken_for_data() {
     of_files(EngineKind::Fjall, "corruption::no_damage_to_a_file_of_fjall_is_taken_for_data");
 }
 
-/// Every byte and length of every value, below the store.
+/// Every byte and length of every value, below the store, and in its place every other one of its tree.
 #[test]
 fn damage_to_a_value_costs_that_value_and_is_named() {
     let engine = MemoryEngine::new();
@@ -411,7 +411,10 @@ fn damage_to_a_value_costs_that_value_and_is_named() {
             value
         });
         let cut = (0..value.len()).map(|len| value[..len].to_vec());
-        for damaged in flipped.chain(cut) {
+        // Whole, and under the wrong key: only the key in the checksum tells.
+        let others = dump.iter().filter(|other| other.0 == *tree && other.1 != *key);
+        let moved = others.map(|other| other.2.clone());
+        for damaged in flipped.chain(cut).chain(moved) {
             let mut dump = dump.clone();
             dump[number].2 = damaged;
             let what = look_below(&dump, tree, key, &history, &last);
