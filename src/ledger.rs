@@ -209,3 +209,116 @@ fn read_into(engine: &dyn Engine, catalog: &Catalog, entries: &mut Vec<LedgerEnt
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::MemoryEngine;
+
+    /// The ledger after `count` state changes, each copied out as it comes.
+    fn ledger(count: u64) -> (MemoryEngine, Catalog) {
+        let (engine, mut catalog) = (MemoryEngine::new(), Catalog::new("memory"));
+        for n in 0..count {
+            let event = Event::new("begin", "split").count("copied", n).because("a reason", "ada");
+            append(&mut catalog, event, 1000 + n, 7).unwrap();
+            assert!(copy_out(&engine, &catalog).unwrap(), "the new entry was not there");
+            assert!(!copy_out(&engine, &catalog).unwrap(), "it is there now");
+        }
+        (engine, catalog)
+    }
+
+    /// What reading says, and after how many whole entries.
+    fn damage(engine: &MemoryEngine, catalog: &Catalog) -> (usize, String) {
+        let (entries, damage) = read(engine, catalog);
+        (entries.len(), damage.map(|damage| damage.to_string()).unwrap_or_default())
+    }
+
+    /// Puts a record under a sequence number, as whoever could write right checksums would.
+    fn forge(engine: &MemoryEngine, seq: u64, record: &Record) {
+        let key = key(seq);
+        engine.tree(TREE).unwrap().put(&key, &catalog::to_bytes(FORMAT, &key, record).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn every_change_is_told_once_and_follows_the_one_before() {
+        let (engine, catalog) = ledger(5);
+        let (entries, damage) = read(&engine, &catalog);
+        assert!(damage.is_none(), "{damage:?}");
+        assert_eq!(entries.len(), 5);
+        let mut previous = [0; 32];
+        for (n, entry) in (0..).zip(&entries) {
+            assert_eq!((entry.seq, entry.at_ms, entry.duration_us), (n, 1000 + n, 7));
+            assert_eq!((entry.what.as_str(), entry.subject.as_str()), ("begin", "split"));
+            assert_eq!((entry.why.as_str(), entry.by.as_str()), ("a reason", "ada"));
+            assert_eq!(entry.counts, [("copied".to_owned(), n)]);
+            assert_eq!(entry.previous, previous);
+            previous = Record::new(entry).unwrap().hash;
+        }
+        assert_eq!(previous, catalog.ledger_head);
+    }
+
+    /// Change n + 1 flushes the copy of entry n, so n may go with change n + 2, and not before.
+    #[test]
+    fn an_entry_waits_in_the_outbox_until_its_copy_was_flushed() {
+        for count in 1..5 {
+            let (_, catalog) = ledger(count);
+            let waiting: Vec<u64> = catalog.outbox.iter().map(|record| record.seq).collect();
+            assert_eq!(waiting, (count.saturating_sub(2)..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_missing_moved_exchanged_or_cut_off_is_found() {
+        let (engine, catalog) = ledger(6);
+        let tree = engine.tree(TREE).unwrap();
+        let bytes = tree.get(&key(2)).unwrap().unwrap();
+        tree.delete(&key(2)).unwrap();
+        let (whole, says) = damage(&engine, &catalog);
+        assert!(whole == 2 && says.contains("the entry is missing"), "{whole} {says}");
+        let record: Record = catalog::from_bytes("ledger entry", FORMAT, &key(2), &bytes).unwrap();
+
+        // Another entry under this number.
+        let mut entry = record.entry().unwrap();
+        forge(&engine, 2, &Record::new(&LedgerEntry { seq: 3, ..entry.clone() }).unwrap());
+        assert!(damage(&engine, &catalog).1.contains("it does not follow the entry before"));
+        forge(&engine, 2, &Record { seq: 3, ..record.clone() });
+        assert!(damage(&engine, &catalog).1.contains("it says that it is entry 2"));
+        // Another content, with and without a hash that fits it: then the next one does not follow.
+        "a better reason".clone_into(&mut entry.why);
+        let changed = Record::new(&entry).unwrap();
+        forge(&engine, 2, &Record { hash: record.hash, ..changed.clone() });
+        assert!(damage(&engine, &catalog).1.contains("its hash does not fit its content"));
+        forge(&engine, 2, &changed);
+        let (whole, says) = damage(&engine, &catalog);
+        assert!(whole == 3 && says.contains("it does not follow the entry before"), "{whole} {says}");
+        forge(&engine, 2, &record);
+        assert_eq!(damage(&engine, &catalog), (6, String::new()));
+
+        // The end: the catalog knows its hash and its length.
+        let (_, shorter) = ledger(5);
+        let (whole, says) = damage(&engine, &shorter);
+        assert!(whole == 5 && says.contains("the ledger is longer than the catalog says"), "{whole} {says}");
+        let renamed = Catalog { ledger_head: [1; 32], ..catalog };
+        let (whole, says) = damage(&engine, &renamed);
+        assert!(whole == 6 && says.contains("not the one that the catalog names"), "{whole} {says}");
+    }
+
+    #[test]
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    fn a_ledger_that_is_made_anew_from_its_entries_is_the_same() {
+        let (engine, catalog) = ledger(5);
+        let (entries, _) = read(&engine, &catalog);
+        let (other, mut anew) = (MemoryEngine::new(), Catalog::new("memory"));
+        append(&mut anew, Event::new("salvage", "store"), 1, 1).unwrap();
+        rechain(&other, &mut anew, entries.clone()).unwrap();
+        assert_eq!((anew.ledger_next, anew.ledger_head), (catalog.ledger_next, catalog.ledger_head));
+        assert!(anew.outbox.is_empty());
+        let (again, damage) = read(&other, &anew);
+        assert!(damage.is_none(), "{damage:?}");
+        assert_eq!(again, entries);
+        // As the tree holds it.
+        let stored = other.tree(TREE).unwrap().get(&key(3)).unwrap().unwrap();
+        assert_eq!(from_bytes(&key(3), &stored).unwrap(), entries[3]);
+        assert!(from_bytes(&key(4), &stored).is_err(), "under the wrong number");
+    }
+}

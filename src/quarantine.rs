@@ -152,3 +152,20 @@ impl<K: Key> Iterator for Quarantined<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_kept_up_to_its_limit_and_cut_between_characters() {
+        let kept = |reason: &str| from_bytes(b"k", &to_bytes(b"k", reason).unwrap()).unwrap();
+        assert_eq!(kept(""), "");
+        assert_eq!(kept("no last name"), "no last name");
+        let longest = "x".repeat(REASON_BYTES_MAX);
+        assert_eq!(kept(&longest), longest);
+        assert_eq!(kept(&format!("{longest}y")), longest);
+        // The limit is in the middle of the last but many.
+        assert_eq!(kept(&format!("x{}", "\u{e9}".repeat(3000))), format!("x{}", "\u{e9}".repeat(2047)));
+    }
+}

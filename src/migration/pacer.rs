@@ -134,4 +134,46 @@ mod tests {
         assert_eq!(decision.rest, Duration::from_millis(3), "1 ms of work, 3 ms of rest");
         assert_eq!(decide(&Budget::unlimited(), 10, &measured(10, 500)).rest, Duration::ZERO);
     }
+
+    #[test]
+    fn a_batch_over_the_budget_is_cut_to_what_would_have_fitted_and_to_half_at_least() {
+        let budget = Budget::default();
+        // 40 us a record: 25 fit into the budget, and a quarter of it is left free.
+        assert_eq!(decide(&budget, 100, &measured(100, 4000)).batch, 18);
+        assert_eq!(decide(&budget, 100, &measured(50, 2000)).batch, 18, "by the records that were there");
+        assert_eq!(decide(&budget, 100, &measured(100, 1001)).batch, 50);
+    }
+
+    #[test]
+    fn a_bound_that_is_just_kept_is_kept() {
+        let budget = Budget::default();
+        let next = |engine_us, elapsed_us| {
+            let (engine, elapsed) = (Duration::from_micros(engine_us), Duration::from_micros(elapsed_us));
+            decide(&budget, 100, &Measured { records: 100, engine, elapsed }).batch
+        };
+        assert_eq!(next(1000, 1000), 75, "the whole budget in the engine, and too long on a core");
+        assert_eq!(next(0, 250), 100, "a quarter of the budget on a core");
+        assert_eq!(next(0, 251), 75);
+        assert_eq!(next(0, 200), 100, "it grows only where a longer one would fit, too");
+        assert_eq!(next(0, 199), 112);
+        assert_eq!(decide(&budget, 1, &measured(1, 1)).batch, 2, "a batch of one grows, too");
+    }
+
+    #[test]
+    fn a_rest_has_an_end() {
+        let budget = Budget::default().core_share(0.01);
+        assert_eq!(decide(&budget, 10, &measured(10, 1000)).rest, Duration::from_millis(198));
+        assert_eq!(decide(&budget, 10, &measured(10, 60_000_000)).rest, Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_budget_keeps_its_limits_whatever_is_asked_for() {
+        let budget = Budget::default();
+        assert_eq!((budget.pause(), budget.share()), (Duration::from_millis(1), 0.3));
+        assert_eq!(budget.pause_max(Duration::ZERO).pause(), Duration::from_micros(10));
+        assert_eq!(budget.pause_max(Duration::from_secs(2)).pause(), Duration::from_secs(2));
+        for (asked, share) in [(0.0, 0.01), (0.5, 0.5), (7.0, 1.0), (f64::NAN, 1.0), (f64::INFINITY, 1.0)] {
+            assert_eq!(budget.core_share(asked).share(), share, "{asked}");
+        }
+    }
 }

@@ -29,9 +29,14 @@ pub(crate) fn give_turn() {
         return;
     }
     thread::yield_now();
-    let back = Instant::now();
+    NEXT.set(next_turn(given, Instant::now()));
+}
+
+/// From when on a turn is given away again, if that is not at once.
+#[cfg(not(exuvia_shuttle))]
+fn next_turn(given: Instant, back: Instant) -> Option<Instant> {
     let away = back - given;
-    NEXT.set((away > CROWDED).then(|| back + away));
+    (away > CROWDED).then(|| back + away)
 }
 
 #[cfg(exuvia_shuttle)]
@@ -62,6 +67,17 @@ fn core_time() -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(not(exuvia_shuttle))]
+    fn a_long_wait_is_answered_by_as_long_a_time_without_one() {
+        let given = Instant::now();
+        let after = |us| given + Duration::from_micros(us);
+        assert_eq!(next_turn(given, given), None);
+        assert_eq!(next_turn(given, after(500)), None, "an operation of someone else's");
+        assert_eq!(next_turn(given, after(501)), Some(after(1002)));
+        assert_eq!(next_turn(given, after(4000)), Some(after(8000)));
+    }
 
     #[test]
     #[cfg(all(target_os = "linux", not(exuvia_shuttle)))]
