@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table};
+use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
 use parking_lot::Mutex;
 
 use crate::types::*;
@@ -119,4 +119,53 @@ fn after_an_abandon_that_answered_a_verb_is_told_that_the_migration_is_closed() 
         restart.join().unwrap()
     });
     assert!(matches!(restart, Err(Error::State { .. })), "{restart:?}");
+}
+
+/// A version that takes much more room than the one before.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Wide(u32, String);
+
+impl Version for Wide {
+    const VERSION: u32 = 2;
+    type Previous = UserV1;
+
+    fn upcast(old: UserV1) -> Result<Self, CastError> {
+        Ok(Wide(old.age, "x".repeat(500)))
+    }
+
+    fn downcast(&self, _last: Option<UserV1>) -> Result<UserV1, CastError> {
+        Ok(v1("Ann N", self.0))
+    }
+}
+
+#[test]
+fn what_a_migration_is_expected_to_need_is_enough_and_not_far_from_it() {
+    let store = memory();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    fill(&old, 1000);
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    let expected = store.migration("split").table(&new).expected_bytes().unwrap();
+    let before = store.space().unwrap().bytes_on_disk;
+    store.migration("split").table(&new).begin().unwrap().wait().unwrap();
+    let needed = store.space().unwrap().bytes_on_disk - before;
+    assert!((needed..2 * needed).contains(&expected), "{expected} bytes were expected, {needed} needed");
+}
+
+#[test]
+fn the_table_that_grows_most_says_what_is_expected() {
+    let store = memory();
+    let narrow: Table<u64, UserV1> = store.table("grows").unwrap();
+    fill(&narrow, 200);
+    let wide: Table<u64, Wide> = store.table("grows").unwrap();
+    fill(&store.table("users").unwrap(), 200);
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    let alone = store.migration("both").table(&wide).expected_bytes().unwrap();
+    assert!(alone > 10 * store.space().unwrap().bytes_on_disk, "{alone}");
+    assert_eq!(store.migration("both").table(&wide).table(&new).expected_bytes().unwrap(), alone);
+    assert_eq!(store.migration("both").table(&new).table(&wide).expected_bytes().unwrap(), alone);
+    // Nothing is known of a table that holds nothing: as much again as there is.
+    store.table::<u64, UserV1>("empty").unwrap();
+    let empty: Table<u64, Wide> = store.table("empty").unwrap();
+    let on_disk = store.space().unwrap().bytes_on_disk;
+    assert_eq!(store.migration("both").table(&empty).expected_bytes().unwrap(), on_disk);
 }
