@@ -36,7 +36,7 @@ fn close_one(store: &Store, number: usize) -> Result<()> {
     let new: Table<u64, UserV2> = store.table("users")?;
     let migration = store.migration(&name(number)).table(&new).why("often").by("us").begin()?;
     migration.wait()?;
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         migration.rollback()?;
         migration.abandon(NewWrites::Discard)?.execute()?;
     } else {
@@ -49,7 +49,7 @@ fn check(store: &Store, count: usize) {
     let listed = store.migrations().unwrap();
     assert_eq!(listed.len(), count);
     for (number, status) in listed.iter().enumerate() {
-        let phase = if number % 3 == 0 { Phase::Abandoned } else { Phase::Contracted };
+        let phase = if number.is_multiple_of(3) { Phase::Abandoned } else { Phase::Contracted };
         assert_eq!((&status.name, status.phase), (&name(number), phase));
         assert_eq!((status.why.as_str(), status.by.as_str()), ("often", "us"));
         assert_eq!((status.tables[0].from, status.tables[0].to), (1, 2));
