@@ -342,4 +342,80 @@ mod tests {
             assert!(parse(b"k", &bytes).is_err());
         }
     }
+
+    fn sealed(body: &[u8]) -> Vec<u8> {
+        let mut bytes = body.to_vec();
+        finish(b"k", &mut bytes);
+        bytes
+    }
+
+    /// Whole, by their checksum, and no envelope that anybody writes.
+    #[test]
+    fn what_no_writer_makes_is_damage_that_says_so() {
+        let format = "unknown envelope format; it may be of a newer release";
+        let hollow = "a tombstone or failed derivation that carries a form";
+        let cases: [(&[u8], &str); 12] = [
+            (b"", "shorter than an envelope"),
+            (&[0x20, 1], format),
+            (&[0x00, 1], format),
+            (&[0x10], "ends inside its header"),
+            (&[0x10, 0x80], "ends inside its header"),
+            (&[0x12, 2, 1], "ends inside its header"),
+            (&[0x12, 2, 1, 4, b'a', b'b', b'c'], "companion longer than the value"),
+            (&[0x10, 0xff, 0xff, 0xff, 0xff, 0x1f], "a number in its header is too large"),
+            (&[0x11, 1, b'a'], hollow),
+            (&[0x1c, 1, b'a'], hollow),
+            (&[0x15, 1], "a tombstone with other flags"),
+            (&[0x13, 1, 1, 0], "a tombstone with other flags"),
+        ];
+        for (body, reason) in cases {
+            assert_eq!(parse(b"k", &sealed(body)), Err(Damage(reason)), "{body:x?}");
+        }
+    }
+
+    #[test]
+    fn versions_of_every_length_come_back() {
+        for version in [0, 1, 127, 128, 129, 300, 16_383, 16_384, 2_097_152, 1 << 28, u32::MAX - 1, u32::MAX]
+        {
+            let bytes = seal(b"k", Flags::NONE, version, b"main", Some((version, b"old")));
+            let entry = Entry::parse(b"k", Value::from(bytes.as_slice())).unwrap();
+            assert_eq!((entry.version(), entry.main()), (version, &b"main"[..]));
+            assert_eq!(entry.companion(), Some((version, &b"old"[..])));
+            assert_eq!(entry.bytes(), bytes);
+            assert!(bytes.len() <= OVERHEAD_MAX + 7, "it adds more than is said");
+        }
+        // All of the forms is the companion.
+        let bytes = sealed(&[0x12, 2, 1, 3, b'o', b'l', b'd']);
+        let entry = Entry::parse(b"k", Value::from(bytes.as_slice())).unwrap();
+        assert_eq!((entry.main(), entry.companion()), (&b""[..], Some((1, &b"old"[..]))));
+        // The longest number, and one that is longer than it needs to be.
+        assert_eq!(parse(b"k", &sealed(&[0x10, 0xff, 0xff, 0xff, 0xff, 0x0f])).unwrap().version, u32::MAX);
+        assert_eq!(parse(b"k", &sealed(&[0x10, 0x81, 0x00])).unwrap().version, 1);
+    }
+
+    #[test]
+    fn flags_say_what_an_entry_is() {
+        let marker = Flags::DERIVED.with(Flags::FAILED);
+        // (flags, tombstone, derived, failed, marker, absence)
+        let rows = [
+            (Flags::NONE, [false, false, false, false, false]),
+            (Flags::TOMBSTONE, [true, false, false, false, true]),
+            (Flags::DERIVED, [false, true, false, false, false]),
+            (Flags::FAILED, [false, false, true, false, false]),
+            (marker, [false, true, true, true, true]),
+        ];
+        for (flags, is) in rows {
+            let entry = Entry::parse(b"k", Value::from(seal(b"k", flags, 1, b"", None).as_slice())).unwrap();
+            let found = [
+                entry.is_tombstone(),
+                entry.is_derived(),
+                entry.is_failed(),
+                entry.is_failed_marker(),
+                entry.is_absence(),
+            ];
+            assert_eq!(found, is, "{flags:?}");
+            assert_eq!((entry.flags(), entry.companion()), (flags, None));
+        }
+        assert_eq!(tombstone(b"k", 7), seal(b"k", Flags::TOMBSTONE, 7, b"", None));
+    }
 }

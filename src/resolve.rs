@@ -112,6 +112,31 @@ mod tests {
         }
     }
 
+    /// A companion has to be of the other side, and a main form of one of the two; or something else wrote it.
+    #[test]
+    fn versions_that_fit_neither_side_are_foreign() {
+        let (one, two, three, four) =
+            (Some((1, &b"1"[..])), Some((2, &b"2"[..])), Some((3, &b"3"[..])), Some((4, &b"4"[..])));
+        // Of a migration from 2 to 4: (entry, read at `to`, read at `from`, kept by a `from` writer).
+        let rows = [
+            (entry(Flags::NONE, 4, b"4", two), Form::Main, Form::Companion, four),
+            (entry(Flags::NONE, 4, b"4", one), Form::Main, Form::Companion, four),
+            (entry(Flags::NONE, 4, b"4", three), Form::Main, Form::Foreign, four),
+            (entry(Flags::NONE, 4, b"4", four), Form::Main, Form::Foreign, four),
+            (entry(Flags::NONE, 2, b"2", four), Form::Merge, Form::Main, four),
+            (entry(Flags::NONE, 1, b"1", four), Form::Merge, Form::Main, four),
+            (entry(Flags::NONE, 2, b"2", three), Form::Foreign, Form::Main, None),
+            (entry(Flags::NONE, 1, b"1", None), Form::Main, Form::Main, None),
+            (entry(Flags::NONE, 3, b"3", four), Form::Foreign, Form::Foreign, None),
+            (entry(Flags::NONE, 5, b"5", four), Form::Foreign, Form::Foreign, None),
+        ];
+        for (entry, at_to, at_from, kept) in rows {
+            assert_eq!(overlay(&entry, 2, 4, Side::To), at_to, "{entry:?}");
+            assert_eq!(overlay(&entry, 2, 4, Side::From), at_from, "{entry:?}");
+            assert_eq!(kept_by_from_writer(&entry, 2, 4), kept, "{entry:?}");
+        }
+    }
+
     #[test]
     fn a_from_writer_keeps_only_what_an_application_wrote() {
         let one = Some((1, &b"f"[..]));
