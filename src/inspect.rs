@@ -86,13 +86,20 @@ impl Report {
 pub(crate) fn each(
     engine: &dyn Engine,
     tree: &str,
+    call: impl FnMut(&[u8], Value) -> Result<()>,
+) -> Result<()> {
+    each_in(&*engine.tree(tree)?, (Bound::Unbounded, Bound::Unbounded), call)
+}
+
+fn each_in(
+    tree: &dyn Tree,
+    (lower, upper): KeyRange<'_>,
     mut call: impl FnMut(&[u8], Value) -> Result<()>,
 ) -> Result<()> {
-    let tree = engine.tree(tree)?;
-    let mut lower = Bound::Unbounded;
+    let mut lower = lower.map(<[u8]>::to_vec);
     loop {
         let mut page = Page::new();
-        let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let range = (lower.as_ref().map(Vec::as_slice), upper);
         let end = tree.scan(range, false, PAGE_RECORDS, &mut page)?;
         let last = page.last().map(|(key, _)| key.to_vec());
         for (key, value) in page {
@@ -110,34 +117,53 @@ pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<In
     for (name, table) in &catalog.tables {
         let (active, floor) = (table.active, table.floor);
         let mut inventory = Inventory { table: name.clone(), active, floor, ..Inventory::default() };
-        let overlay = table.overlay().map(|g| table.tree(g));
-        if let Some(overlay) = &overlay {
-            each(engine, overlay, |key, value| {
-                inventory.bytes += (key.len() + value.len()) as u64;
+        match (table.base(), table.overlay()) {
+            (Some(base), None) => each(engine, &table.tree(base), |key, value| {
                 count(&mut inventory, key, value);
                 Ok(())
-            })?;
-        }
-        let over = overlay.as_ref().map(|name| engine.tree(name)).transpose()?;
-        if let Some(base) = table.base() {
-            each(engine, &table.tree(base), |key, value| {
-                inventory.bytes += (key.len() + value.len()) as u64;
-                let hidden = match &over {
-                    Some(over) => over.get(key)?.is_some(),
-                    None => false,
-                };
-                if !hidden {
-                    count(&mut inventory, key, value);
-                }
-                Ok(())
-            })?;
+            })?,
+            (Some(base), Some(overlay)) => {
+                let tree = |generation| engine.tree(&table.tree(generation));
+                count_both(&*tree(base)?, &*tree(overlay)?, &mut inventory)?;
+            }
+            (None, _) => {}
         }
         all.push(inventory);
     }
     Ok(all)
 }
 
+/// Range by range, and in each the overlay before the base: so a record counts once also if it is copied or folded
+/// meanwhile.
+fn count_both(base: &dyn Tree, overlay: &dyn Tree, inventory: &mut Inventory) -> Result<()> {
+    let mut lower = Bound::Unbounded;
+    loop {
+        let mut over = Page::new();
+        let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let end = overlay.scan(range, false, PAGE_RECORDS, &mut over)?;
+        let last = over.last().filter(|_| !end).map(|(key, _)| key.to_vec());
+        let range =
+            (lower.as_ref().map(Vec::as_slice), last.as_deref().map_or(Bound::Unbounded, Bound::Included));
+        each_in(base, range, |key, value| {
+            if over.binary_search_by(|(over, _)| over[..].cmp(key)).is_ok() {
+                inventory.bytes += (key.len() + value.len()) as u64;
+            } else {
+                count(inventory, key, value);
+            }
+            Ok(())
+        })?;
+        for (key, value) in over {
+            count(inventory, &key, value);
+        }
+        match last {
+            Some(last) => lower = Bound::Excluded(last),
+            None => return Ok(()),
+        }
+    }
+}
+
 fn count(inventory: &mut Inventory, key: &[u8], value: Value) {
+    inventory.bytes += (key.len() + value.len()) as u64;
     let Ok(entry) = Entry::parse(key, value) else {
         inventory.damaged += 1;
         return;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use exuvia::{Backfill, CastError, Error, NewWrites, Origin, Phase, Table, Version};
 use serde::{Deserialize, Serialize};
 
+use crate::atomic::StandingFold;
 use crate::hook_engine::{Beside, Call, HookEngine, PATIENCE, elsewhere};
 use crate::scene::*;
 use crate::types::*;
@@ -948,4 +949,27 @@ fn rule_13_a_base_may_hold_records_older_than_from() {
             assert!(store.verify().unwrap().is_clean());
         }
     }
+}
+
+/// Rule 3, for who only counts: a record that the backfill copies, or the fold moves, between the two looks.
+#[test]
+fn an_inventory_counts_a_record_that_moves_meanwhile_and_counts_it_once() {
+    let count = |s: &Scene| s.store.inventory().unwrap()[0].records.values().sum::<u64>();
+    let s = scene(300);
+    let migration = s.begin();
+    s.new.put(&7, &first2(7)).unwrap();
+    for tree in [BASE, OVERLAY] {
+        let m = migration.clone();
+        s.engine.after(Call::Scan, tree, 1, move || drop(m.step(20).unwrap()));
+        assert_eq!(count(&s), 300, "copied after the look at {tree}");
+    }
+    complete(&migration);
+    migration.rollback().unwrap();
+    for id in 0..300 {
+        s.old.put(&id, &first(id)).unwrap();
+    }
+    let fold = StandingFold::start(&s.engine, &migration, 0);
+    s.engine.after(Call::Scan, OVERLAY, 1, move || fold.end());
+    assert_eq!(count(&s), 300, "folded after the look at the overlay");
+    assert_eq!(count(&s), 300);
 }
