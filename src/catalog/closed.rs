@@ -64,3 +64,35 @@ fn entry_of(key: &[u8], bytes: &[u8]) -> Result<MigrationEntry> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Step;
+
+    /// By docs/format.md, byte by byte.
+    #[test]
+    fn an_entry_is_a_format_a_migration_and_a_checksum() {
+        let step = Step { table: "t".to_owned(), from: 1, to: 3, metadata_only: false };
+        let mut entry = MigrationEntry::new("w".to_owned(), "b".to_owned(), true, 5, vec![step]);
+        let key = key("m");
+        assert_eq!(key, b"closed/m");
+        let open = to_bytes(FORMAT_OF_OTHERS, &key, &entry).unwrap();
+        let told = parse(&key, &open).unwrap().unwrap_err();
+        assert!(told.to_string().contains("is open"), "{told}");
+        entry.set_phase(Phase::Contracted);
+        let bytes = to_bytes(FORMAT_OF_OTHERS, &key, &entry).unwrap();
+        let body = b"\x01\x01w\x01b\x05\x01\x00\x00\x05\x01\x01t\x01\x03\x00";
+        assert_eq!(bytes[..bytes.len() - 4], body[..]);
+        assert_eq!(parse(&key, &bytes).unwrap().unwrap(), ("m".to_owned(), entry));
+        assert!(parse(b"closed/n", &bytes).unwrap().is_err(), "of another name");
+        assert!(parse(b"closed/\xff", &bytes).unwrap().is_err(), "a name that is no text");
+        assert!(parse(b"catalog", &bytes).is_none());
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert!(parse(&key, &damaged).unwrap().is_err(), "byte {at}");
+            assert!(parse(&key, &bytes[..at]).unwrap().is_err(), "cut at {at}");
+        }
+    }
+}
