@@ -74,6 +74,8 @@ second!(
 second!(Forgets, false, Ok, |n, _| n, |f, _| Some((f, 0)));
 second!(Ignores, false, Ok, |n, _| n, |_, t| Some((t.number, t.note)));
 second!(Counts, false, Ok, |n, _| n, |f, t| Some((f, t.note + u8::from(f != t.number))));
+// Its own rule for all but one record, for which it leaves it to the default.
+second!(Sometimes, false, Ok, |n, _| n, |f, t| (f != 7).then_some((f, t.note)));
 second!(Refuses, false, |_| Err(CastError::new("no")), |n, _| n, |_, _| { None });
 
 fn broken<V: Version<Previous = Old>>(current: &[V]) -> LawBroken {
@@ -86,6 +88,8 @@ fn good_casts_pass() {
     check(&previous, &[Good { number: 7, note: 9 }, Good { number: 0, note: 0 }]).unwrap();
     check(&previous, &[Default { number: 7, note: 9 }, Default { number: 1, note: 1 }]).unwrap();
     check(&previous, &[Remembers { number: 3, note: 9 }]).unwrap();
+    // The fourth law is not asked for where the default had a part in it.
+    check(&previous, &[Sometimes { number: 4, note: 5 }]).unwrap();
     check::<Old>(&[], &previous).unwrap();
 }
 
@@ -127,4 +131,55 @@ fn a_random_order_is_found() {
     let found = check::<Map>(&[], &[map(), map()]).unwrap_err();
     assert_eq!(found.law, Law::Codec);
     assert!(found.to_string().contains("BTreeMap"), "{found}");
+}
+
+/// A version with an encoding of its own: the number alone, in one byte.
+struct Own<const NAMED: bool>(u8);
+
+impl<const NAMED: bool> Serialize for Own<NAMED> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (self.0, "by bincode it is more").serialize(serializer)
+    }
+}
+
+impl<'de, const NAMED: bool> Deserialize<'de> for Own<NAMED> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        <(u8, String)>::deserialize(deserializer).map(|(number, _)| Own(number))
+    }
+}
+
+impl<const NAMED: bool> Version for Own<NAMED> {
+    const VERSION: u32 = 1;
+    type Previous = Origin;
+    const CODEC: &'static str = if NAMED { "a byte" } else { codec::BINCODE };
+
+    fn upcast(previous: Origin) -> Result<Self, CastError> {
+        previous.never()
+    }
+
+    fn downcast(&self, _: Option<Origin>) -> Result<Origin, CastError> {
+        Origin::nothing_below()
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), CastError> {
+        out.push(self.0);
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, CastError> {
+        bytes.first().map(|byte| Own(*byte)).ok_or_else(|| CastError::new("no byte"))
+    }
+}
+
+#[test]
+fn an_encoding_of_its_own_has_a_name() {
+    check::<Own<true>>(&[], &[Own(1), Own(200)]).unwrap();
+    let found = check::<Own<false>>(&[], &[Own(1)]).unwrap_err();
+    assert_eq!((found.law, found.current), (Law::CodecName, Some(0)));
+    let text = found.to_string();
+    assert!(
+        text.contains("an encode of its own has a CODEC of its own does not hold, t = current[0]"),
+        "{text}"
+    );
+    assert!(!text.contains("BTreeMap"), "{text}");
 }
