@@ -217,12 +217,17 @@ fn begin(
             // It was renamed or dropped meanwhile.
             let conflict = || Error::Conflict { subject: format!("table {}", step.table) };
             let table = table.ok_or_else(conflict)?;
+            if !seen.insert(step.table.clone()) {
+                let reason =
+                    format!("it names table {} twice; name it once, at the version to go to", step.table);
+                return Err(Error::state(subject(), reason));
+            }
             if let Some(other) = &table.migration {
                 let reason = format!("migration {other} is open; contract or abandon it first");
                 return Err(Error::state(format!("table {}", step.table), reason));
             }
-            if table.stored != step.from || !seen.insert(step.table.clone()) {
-                return Err(Error::Conflict { subject: format!("table {}", step.table) });
+            if table.stored != step.from {
+                return Err(conflict());
             }
             table.migration = Some(name.to_owned());
             table.active = step.to;

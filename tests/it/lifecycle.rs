@@ -169,3 +169,40 @@ fn the_table_that_grows_most_says_what_is_expected() {
     let on_disk = store.space().unwrap().bytes_on_disk;
     assert_eq!(store.migration("both").table(&empty).expected_bytes().unwrap(), on_disk);
 }
+
+#[test]
+fn a_begin_that_cannot_be_is_refused_and_says_why_and_changes_nothing() {
+    let (store, other) = (memory(), memory());
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    fill(&old, 5);
+    let new: Table<u64, UserV2> = store.table("users").unwrap();
+    let newest: Table<u64, UserV3> = store.table("users").unwrap();
+    let ids: Table<u64, UserV1> = other.table("users").unwrap();
+    fill(&ids, 5);
+    let foreign: Table<u64, UserV2> = other.table("users").unwrap();
+    let refused = |plan: exuvia::Plan, says: &str| {
+        let (ledger, inventory) = (store.ledger().unwrap(), store.inventory().unwrap());
+        let error = plan.begin().unwrap_err();
+        assert!(matches!(error, Error::State { .. } | Error::Version { .. }), "{error:?}");
+        assert!(error.to_string().contains(says), "{error}");
+        assert_eq!(store.ledger().unwrap(), ledger);
+        assert_eq!(format!("{:?}", store.inventory().unwrap()), format!("{inventory:?}"));
+    };
+    let plan = || store.migration("split");
+    refused(plan(), "it names no table; add one");
+    refused(plan().table(&new).table(&foreign), "the handle belongs to another store");
+    refused(plan().table(&old), "the table is already at version 1; nothing to migrate");
+    refused(plan().table(&new).table(&new), "it names table users twice");
+    refused(plan().table(&new).table(&newest), "it names table users twice");
+    let migration = plan().table(&new).paused().begin().unwrap();
+    refused(plan().table(&new), "there was a migration of this name, it is open; choose another");
+    refused(store.migration("again").table(&newest), "migration split is open; contract or abandon it first");
+    migration.step(100).unwrap();
+    migration.contract().unwrap().execute().unwrap();
+    while store.is_sweeping() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    refused(plan().table(&newest), "there was a migration of this name, it is contracted; choose another");
+    store.migration("again").table(&newest).begin().unwrap().wait().unwrap();
+    assert_eq!(newest.len().unwrap(), 5);
+}
