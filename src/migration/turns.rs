@@ -44,6 +44,46 @@ pub(crate) fn give_turn() {
     thread::yield_now();
 }
 
+/// The longest rest at once.
+#[cfg(not(exuvia_shuttle))]
+const PATIENCE_MAX: Duration = Duration::from_millis(250);
+/// A thread rests at most so many times as long as it did something else.
+#[cfg(not(exuvia_shuttle))]
+const PATIENCE_SHARE: u32 = 4;
+#[cfg(not(exuvia_shuttle))]
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+
+/// Rests as long as `busy` says so, within the thread's patience: it is used up by resting and comes back with work, so that
+/// a cause that lasts slows the work down to a fifth, and does not end it.
+#[cfg(not(exuvia_shuttle))]
+pub(crate) fn rest_while(busy: impl Fn() -> bool) {
+    thread_local! {
+        /// When the last rest ended, and what was left of the patience.
+        static LAST: std::cell::Cell<Option<(Instant, Duration)>> = const { std::cell::Cell::new(None) };
+    }
+    let begun = Instant::now();
+    let patience = LAST.get().map_or(PATIENCE_MAX, |(ended, left)| patience(left, begun - ended));
+    while begun.elapsed() < patience && busy() {
+        thread::sleep(LOOK_EVERY);
+    }
+    let ended = Instant::now();
+    LAST.set(Some((ended, patience.saturating_sub(ended - begun))));
+}
+
+/// The patience after so much time without a rest.
+#[cfg(not(exuvia_shuttle))]
+fn patience(left: Duration, worked: Duration) -> Duration {
+    PATIENCE_MAX.min(left.saturating_add(worked.saturating_mul(PATIENCE_SHARE)))
+}
+
+/// No engine of these runs is ever behind.
+#[cfg(exuvia_shuttle)]
+pub(crate) fn rest_while(busy: impl Fn() -> bool) {
+    if busy() {
+        thread::yield_now();
+    }
+}
+
 /// Time that a step took, user code included; without most of the time for which it had no core, if that was long.
 pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
     let (start, core) = (Instant::now(), core_time());
@@ -67,6 +107,37 @@ fn core_time() -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A medium that is always behind: of any stretch of time a fifth is left for the work.
+    #[test]
+    #[cfg(not(exuvia_shuttle))]
+    fn what_is_always_in_the_way_leaves_a_fifth_of_the_time() {
+        let ms = Duration::from_millis;
+        assert_eq!(patience(ms(250), ms(1)), ms(250), "it does not grow beyond a quarter of a second");
+        assert_eq!(patience(ms(0), ms(0)), ms(0));
+        let (mut left, mut worked, mut rested) = (ms(250), ms(0), ms(0));
+        for _ in 0..1000 {
+            worked += ms(2);
+            rested += patience(left, ms(2));
+            left = ms(0);
+        }
+        assert!(rested <= worked * 4 + ms(250), "{rested:?} beside {worked:?}");
+        assert_eq!(patience(Duration::MAX, Duration::MAX), ms(250));
+    }
+
+    #[test]
+    #[cfg(not(exuvia_shuttle))]
+    fn rests_end_with_their_cause_and_with_the_patience() {
+        let looks = std::cell::Cell::new(0);
+        rest_while(|| {
+            looks.set(looks.get() + 1);
+            looks.get() < 3
+        });
+        assert_eq!(looks.get(), 3);
+        // Would not come back.
+        rest_while(|| true);
+        rest_while(|| true);
+    }
 
     #[test]
     #[cfg(not(exuvia_shuttle))]

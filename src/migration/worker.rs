@@ -11,7 +11,7 @@ use crate::migration::backfill::{Stepped, TableBackfill};
 use crate::migration::pacer::{self, Measured};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
-use crate::migration::turns::timed;
+use crate::migration::turns::{self, timed};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::{Instant, thread};
 
@@ -124,17 +124,9 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Rests while the medium is behind, so that what little may wait for it is left to the foreground. Bounded: a medium
-/// that is always behind must not end the work.
+/// Rests while the medium is behind, so that what little may wait for it is left to the foreground.
 pub(crate) fn give_way(shared: &Shared, stopping: impl Fn() -> bool) {
-    const LOOK_EVERY: Duration = Duration::from_micros(500);
-    const LOOKS_MAX: usize = 500;
-    for _ in 0..LOOKS_MAX {
-        if !shared.engine.is_pressed() || stopping() {
-            return;
-        }
-        thread::sleep(LOOK_EVERY);
-    }
+    turns::rest_while(|| shared.engine.is_pressed() && !stopping());
 }
 
 /// A rest is short; only a long one listens for changes.
