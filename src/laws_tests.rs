@@ -129,8 +129,28 @@ fn a_refusal_is_reported_as_such() {
 fn a_random_order_is_found() {
     let map = || Map((0..50).map(|i| (i, i)).collect());
     let found = check::<Map>(&[], &[map(), map()]).unwrap_err();
-    assert_eq!(found.law, Law::Codec);
+    assert_eq!((found.law, found.version, found.previous, found.current), (Law::Codec, 1, None, Some(0)));
     assert!(found.to_string().contains("BTreeMap"), "{found}");
+    // Among the records of the version before, too.
+    let found = check::<Counted>(&[Map(HashMap::new()), map()], &[]).unwrap_err();
+    assert_eq!((found.law, found.version, found.previous, found.current), (Law::Codec, 1, Some(1), None));
+}
+
+/// How many a map has, as its next version.
+#[derive(Serialize, Deserialize)]
+struct Counted(u32);
+
+impl Version for Counted {
+    const VERSION: u32 = 2;
+    type Previous = Map;
+
+    fn upcast(previous: Map) -> Result<Self, CastError> {
+        Ok(Counted(previous.0.len() as u32))
+    }
+
+    fn downcast(&self, _: Option<Map>) -> Result<Map, CastError> {
+        Ok(Map((0..self.0).map(|n| (n, n)).collect()))
+    }
 }
 
 /// A version with an encoding of its own: the number alone, in one byte.
