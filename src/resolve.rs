@@ -43,12 +43,12 @@ pub(crate) fn overlay(entry: &Entry, from: u32, to: u32, side: Side) -> Form {
     // but a reader accepts what it can read.
     let is_from = entry.version() <= from;
     match (side, is_to, is_from) {
-        (Side::From, true, _) if entry.is_failed_marker() => Form::Base,
         (Side::To, true, _) if entry.is_failed_marker() => Form::Failed,
         (Side::To, true, _) => Form::Main,
         (Side::From, true, _) => match companion {
             Some(version) if version <= from => Form::Companion,
             Some(_) => Form::Foreign,
+            // The marker of a failed upcast, too.
             None if entry.is_derived() => Form::Base,
             None => Form::OneWay,
         },
