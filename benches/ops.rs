@@ -9,33 +9,23 @@ mod subjects;
 
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput};
 use exuvia::{Budget, Migration, Store, Table, Version};
 
+use subjects::paired::{OPS_PER_ROUND, ROUNDS, paired, paired_fresh, paired_rounds};
 use subjects::{
-    ItemV1, ItemV2, Scratch, decode, encode, exuvia, item, our_exchange, our_scan, pairs, raw, raw_exchange,
+    ItemV1, ItemV2, Scratch, exuvia, item, our_exchange, our_scan, pairs, raw, raw_backfill, raw_exchange,
     raw_get, raw_put, raw_scan, shuffled,
 };
 
 const RECORDS: u64 = 100_000;
 const BACKFILL_RECORDS: u64 = 20_000;
-const ROUNDS: usize = 41;
-const OPS_PER_ROUND: usize = 20_000;
 /// Two scans make a round's operations.
 const SCAN_RECORDS: usize = OPS_PER_ROUND / 2;
 const OPEN_RECORDS: u64 = 1_000_000;
 const OPEN_ROUNDS: usize = 21;
 const LOAD_ROUNDS: usize = 5;
-
-fn raw_backfill(from: &sled::Tree, to: &sled::Tree) {
-    for entry in from.iter() {
-        let (key, value) = entry.expect("raw scan");
-        let new = encode(&ItemV2::upcast(decode(&value)).expect("upcast"));
-        to.compare_and_swap(key, None::<&[u8]>, Some(new)).expect("raw insert").expect("absent");
-    }
-}
 
 fn backfill(store: &Store, new: &Table<u64, ItemV2>, name: &str) -> Migration {
     let migration = store.migration(name).table(new).paused().begin().expect("begins");
@@ -110,79 +100,6 @@ fn groups(criterion: &mut Criterion) {
         );
     });
     group.finish();
-}
-
-/// Median and quartiles of the ratio of two jobs that are run in turn.
-fn paired(name: &str, ours: impl FnMut(), raws: impl FnMut()) {
-    paired_rounds(name, (ROUNDS, OPS_PER_ROUND), ours, raws);
-}
-
-/// Each job is run once more before it is timed: what it finds in the processor's caches is its own, and not sometimes
-/// the other's.
-fn paired_rounds(name: &str, rounds: (usize, usize), mut ours: impl FnMut(), mut raws: impl FnMut()) {
-    compare(name, rounds, || (), warmed(&mut ours), warmed(&mut raws));
-}
-
-fn warmed(job: &mut impl FnMut()) -> impl FnMut() -> Duration {
-    || {
-        job();
-        timed(job)
-    }
-}
-
-fn timed(job: &mut impl FnMut()) -> Duration {
-    let start = Instant::now();
-    job();
-    start.elapsed()
-}
-
-/// Before each round `fresh` makes what both jobs use up; it is not timed, and each job is run once.
-fn paired_fresh(
-    name: &str,
-    rounds: (usize, usize),
-    fresh: impl FnMut(),
-    mut ours: impl FnMut(),
-    mut raws: impl FnMut(),
-) {
-    compare(name, rounds, fresh, || timed(&mut ours), || timed(&mut raws));
-}
-
-fn compare(
-    name: &str,
-    (rounds, ops): (usize, usize),
-    mut fresh: impl FnMut(),
-    mut ours: impl FnMut() -> Duration,
-    mut raws: impl FnMut() -> Duration,
-) {
-    let mut ratios = Vec::new();
-    let (mut our_times, mut raw_times) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        fresh();
-        // The order alternates, so that neither always runs in the other's wake.
-        let (our_time, raw_time) = if round % 2 == 0 {
-            let our_time = ours();
-            (our_time, raws())
-        } else {
-            let raw_time = raws();
-            (ours(), raw_time)
-        };
-        ratios.push(our_time.as_secs_f64() / raw_time.as_secs_f64());
-        our_times.push(our_time);
-        raw_times.push(raw_time);
-    }
-    ratios.sort_by(f64::total_cmp);
-    our_times.sort();
-    raw_times.sort();
-    let per_op = |time: Duration| time.as_nanos() / ops as u128;
-    let at = |share: usize| ratios.get(rounds * share / 4).copied().unwrap_or(f64::NAN);
-    println!(
-        "paired {name}: ratio {:.3} (quartiles {:.3} to {:.3}); exuvia {} ns, raw {} ns an operation",
-        at(2),
-        at(1),
-        at(3),
-        per_op(our_times[rounds / 2]),
-        per_op(raw_times[rounds / 2]),
-    );
 }
 
 #[cfg(feature = "fjall")]

@@ -29,7 +29,6 @@ pub fn options() -> KeyspaceCreateOptions {
 pub struct Raw {
     // Before the database: a keyspace is let go of first.
     keyspace: Keyspace,
-    #[allow(dead_code, reason = "held by all, used by one of the benches")]
     db: Database,
     filled: Cell<u64>,
 }
@@ -61,7 +60,6 @@ impl Raw {
     }
 
     /// All records at once, sorted, past the journal.
-    #[allow(dead_code, reason = "of one of the benches only")]
     pub fn ingest(&self, count: u64) {
         let mut ingestion = self.keyspace.start_ingestion().expect("ingestion begins");
         for id in 0..count {
@@ -70,7 +68,6 @@ impl Raw {
         ingestion.finish().expect("ingestion ends");
     }
 
-    #[allow(dead_code, reason = "of one of the benches only")]
     pub fn flush(&self) {
         self.db.persist(fjall::PersistMode::SyncData).expect("raw flush");
     }

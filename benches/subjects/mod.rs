@@ -2,8 +2,11 @@
 //!
 //! Both sides use the codec of the store, limits included, visit the same records, and are set alike.
 
+#![allow(dead_code, reason = "each bench uses some of it")]
+
 #[cfg(feature = "fjall")]
 pub mod fjall;
+pub mod paired;
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -131,6 +134,14 @@ pub fn raw_get(tree: &sled::Tree, id: u64) -> Option<ItemV1> {
 
 pub fn raw_put(tree: &sled::Tree, id: u64, record: &ItemV1) {
     tree.insert(id.to_be_bytes(), encode(record)).expect("raw put");
+}
+
+pub fn raw_backfill(from: &sled::Tree, to: &sled::Tree) {
+    for entry in from.iter() {
+        let (key, value) = entry.expect("raw scan");
+        let new = encode(&ItemV2::upcast(decode(&value)).expect("upcast"));
+        to.compare_and_swap(key, None::<&[u8]>, Some(new)).expect("raw insert").expect("absent");
+    }
 }
 
 pub fn raw_scan(tree: &sled::Tree, count: usize) {

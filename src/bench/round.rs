@@ -16,6 +16,7 @@ use super::clock::Clock;
 use super::latency::{ByOperation, Latencies, Series, WINDOW};
 use super::load::{Load, Shared};
 use super::model::Expected;
+use super::schedule::Pace;
 use super::settings::Settings;
 use super::stall::{self, Stall};
 use super::steps::{Step, StepKind, Steps};
@@ -40,6 +41,9 @@ pub struct Round {
     pub seed: u64,
     /// Wall-clock time of its beginning, in ms since 1970.
     pub began_unix_ms: u64,
+    /// Operations a second that were due; `None` in a closed loop.
+    #[serde(default)]
+    pub rate: Option<u64>,
     /// Seconds that the load of the records took.
     pub load_s: f64,
     /// The phases that took place, in their order.
@@ -168,6 +172,10 @@ pub fn measure<S: Subject + 'static>(
     tell: &dyn Fn(&str),
 ) -> Result<Round, Failure> {
     settings.check()?;
+    if let Pace::OfPeak { .. } = settings.pace {
+        let why = "a share of the peak needs a subject that can be opened twice; use `run` and a `Contender`";
+        return Err(Failure::Setting(why.to_owned()));
+    }
     let began_unix_ms = unix_ms();
     let steps = Arc::new(Steps::new(Arc::clone(clock)));
     subject.watch(&steps);
@@ -202,6 +210,10 @@ pub fn measure<S: Subject + 'static>(
         round,
         seed: settings.seed,
         began_unix_ms,
+        rate: match settings.pace {
+            Pace::Open { rate, .. } => Some(rate),
+            Pace::Closed | Pace::OfPeak { .. } => None,
+        },
         load_s,
         phases: phases.collect(),
         verbs,
@@ -214,6 +226,29 @@ pub fn measure<S: Subject + 'static>(
         others_cpu,
         windows: measured.series,
     })
+}
+
+/// Operations a second that a subject does in a closed loop, with nothing else going on. The subject is open and empty; it is
+/// of no use afterwards.
+pub(crate) fn peak<S: Subject + 'static>(
+    subject: &Arc<S>,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<u64, Failure> {
+    subject.load(settings.records)?;
+    let closed = Settings { pace: Pace::Closed, ..settings.clone() };
+    let load = Load::start(Arc::clone(subject), Arc::clone(clock), &closed)?;
+    let rest = |time: Duration| clock.sleep_until(clock.now() + time);
+    rest(settings.warm_up);
+    load.enter(1);
+    let begun = clock.now();
+    rest(settings.phase);
+    load.enter(2);
+    let took = clock.now().saturating_sub(begun);
+    let (measured, ..) = load.stop();
+    let idle = measured.phases.get(1).into_iter().flat_map(|phase| phase.values());
+    let operations: u64 = idle.map(Latencies::count).sum();
+    Ok((operations as f64 / took.as_secs_f64().max(1e-9)) as u64)
 }
 
 /// The phases of a round.

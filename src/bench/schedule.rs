@@ -32,6 +32,15 @@ pub enum Pace {
     /// throughput. Its latencies leave out whoever would have waited, so they are not to be compared with any
     /// open loop's.
     Closed,
+    /// Open loop at a share of the subject's own peak, which [`run`](super::run) finds before each round: the closed
+    /// loop's rate of a subject that was opened and loaded for that alone. [`Round::rate`](super::Round::rate) says what
+    /// came of it.
+    OfPeak {
+        /// Percent of the peak, 1 to 100.
+        percent: u64,
+        /// How operations arrive.
+        arrivals: Arrivals,
+    },
 }
 
 /// The timetable of one thread.

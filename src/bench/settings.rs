@@ -84,6 +84,11 @@ impl Settings {
         if let Pace::Open { rate: 0, .. } = self.pace {
             return wrong("a rate of 0 measures nothing; give at least 1 operation a second".to_owned());
         }
+        if let Pace::OfPeak { percent, .. } = self.pace
+            && !(1..=100).contains(&percent)
+        {
+            return wrong(format!("{percent}% of the peak cannot be asked for; give 1 to 100"));
+        }
         if self.to < 2 {
             return wrong(format!("version {} is not after 1, which is loaded; give at least 2", self.to));
         }

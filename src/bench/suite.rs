@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::clock::{Clock, SystemClock};
 use super::noise;
 use super::report::{Report, SubjectReport};
-use super::round::{Round, measure};
+use super::round::{Round, measure, peak};
+use super::schedule::Pace;
 use super::settings::Settings;
 use super::subject::{Failure, Subject};
 
@@ -37,9 +38,20 @@ impl Contender {
     ) -> Self {
         let measure = move |settings: &Settings, round: u32, tell: &dyn Fn(&str)| {
             let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-            measure(&Arc::new(open()?), settings, &clock, round, tell)
+            let mut settings = settings.clone();
+            if let Pace::OfPeak { percent, arrivals } = settings.pace {
+                tell("peak");
+                let rate = peak(&Arc::new(open()?), &settings, &clock)? * percent / 100;
+                settings.pace = Pace::Open { rate: rate.max(1), arrivals };
+            }
+            measure(&Arc::new(open()?), &settings, &clock, round, tell)
         };
         Self { name: name.into(), about: about.into(), measure: Box::new(measure) }
+    }
+
+    /// The same under another name, where one kind of subject is measured with several settings.
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
     }
 
     /// Its name.
@@ -55,7 +67,7 @@ pub struct Progress<'a> {
     pub subject: &'a str,
     /// The round, from 0.
     pub round: u32,
-    /// What begins: `load`, a phase, or `verify`.
+    /// What begins: `peak`, `load`, a phase, or `verify`.
     pub stage: &'a str,
 }
 

@@ -17,6 +17,9 @@ impl fmt::Display for Report {
         for subject in &self.subjects {
             writeln!(f)?;
             one(f, subject)?;
+            if let (Pace::OfPeak { .. }, Some(rates)) = (self.settings.pace, offered(subject)) {
+                writeln!(f, "  load      {rates} operations/s were due")?;
+            }
         }
         writeln!(f)?;
         if self.noise.quiet {
@@ -51,6 +54,10 @@ impl Report {
             Pace::Open { rate, arrivals: Arrivals::Fixed } => format!("{rate} operations/s, open loop"),
             Pace::Open { rate, arrivals: Arrivals::Poisson } => {
                 format!("{rate} operations/s, open loop, Poisson")
+            }
+            Pace::OfPeak { percent, arrivals } => {
+                let arrivals = if arrivals == Arrivals::Poisson { ", Poisson" } else { "" };
+                format!("{percent}% of each subject's own peak, open loop{arrivals}")
             }
             Pace::Closed => "CLOSED loop: rates count, latencies leave out who would have waited".to_owned(),
         };
@@ -110,6 +117,13 @@ fn one(f: &mut fmt::Formatter<'_>, subject: &SubjectReport) -> fmt::Result {
         .collect();
     writeln!(f, "  disk      {} before, backfill, end", bytes.join(", "))?;
     checks(f, subject)
+}
+
+/// The rates of the rounds, where each subject has its own.
+fn offered(subject: &SubjectReport) -> Option<String> {
+    let rates: Vec<u64> = subject.rounds.iter().map(|round| round.rate).collect::<Option<_>>()?;
+    let (least, greatest) = (rates.iter().min()?, rates.iter().max()?);
+    Some(if least == greatest { least.to_string() } else { format!("{least} to {greatest}") })
 }
 
 fn stalls(f: &mut fmt::Formatter<'_>, subject: &SubjectReport) -> fmt::Result {

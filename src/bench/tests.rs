@@ -60,7 +60,11 @@ const BACKFILL: Duration = Duration::from_secs(2);
 
 impl Fake {
     fn new(fault: Fault, clock: &Arc<dyn Clock>) -> Arc<Self> {
-        Arc::new(Self {
+        Arc::new(Self::unshared(fault, clock))
+    }
+
+    fn unshared(fault: Fault, clock: &Arc<dyn Clock>) -> Self {
+        Self {
             fault,
             clock: Arc::clone(clock),
             service: Duration::from_micros(50),
@@ -69,7 +73,7 @@ impl Fake {
             closed_until: Mutex::default(),
             steps: Mutex::default(),
             backfill_since: Mutex::default(),
-        })
+        }
     }
 
     /// The time of an operation; nobody holds a lock meanwhile.
@@ -324,6 +328,33 @@ fn a_store_that_is_slower_than_its_load_does_not_look_fast() {
 }
 
 #[test]
+fn the_peak_of_a_store_is_what_its_threads_can_do() {
+    let clock: Arc<dyn Clock> = Arc::new(SimulatedClock::new());
+    let subject = Fake::new(Fault::Slow(Duration::from_millis(4)), &clock);
+    let rate = super::round::peak(&subject, &settings(), &clock).expect("measured");
+    assert!((990..=1010).contains(&rate), "4 threads at 4 ms are 1000 operations/s, and not {rate}");
+}
+
+#[test]
+fn a_share_of_the_peak_becomes_a_rate_in_every_round() {
+    let contender = Contender::new("slow", "none", || {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        Ok(Fake::unshared(Fault::Slow(Duration::from_millis(4)), &clock))
+    });
+    let short = Duration::from_millis(200);
+    let pace = Pace::OfPeak { percent: 10, arrivals: Arrivals::Fixed };
+    let settings = Settings { records: 20, pace, warm_up: short, phase: short, settle: short, ..settings() };
+    let report = run(&[contender.named("slower")], &settings, 1, &|_| {}).expect("measured");
+    let subject = report.subjects.first().expect("a subject");
+    let rate = subject.rounds.first().and_then(|round| round.rate).expect("a rate");
+    // A busy machine may be slower, and none is faster.
+    assert!((1..=101).contains(&rate), "a tenth of 1000 operations/s, and not {rate}");
+    assert!(report.verified(), "{report}");
+    assert_eq!(subject.name, "slower");
+    assert!(report.to_string().contains(&format!("{rate} operations/s were due")), "{report}");
+}
+
+#[test]
 fn what_could_not_be_done_in_time_is_counted() {
     // So slow that the queue at the end is longer than the time that is left for it.
     let round = try_measure(Fault::Slow(Duration::from_millis(20)), &settings()).expect("measured");
@@ -383,6 +414,9 @@ fn a_backfill_that_never_ends_and_settings_that_cannot_be_are_failures() {
         Settings { records: 3, ..settings() },
         Settings { pace: Pace::Open { rate: 0, arrivals: Arrivals::Fixed }, ..settings() },
         Settings { to: 1, ..settings() },
+        Settings { pace: Pace::OfPeak { percent: 101, arrivals: Arrivals::Fixed }, ..settings() },
+        // The peak has to be found on another one.
+        Settings { pace: Pace::OfPeak { percent: 50, arrivals: Arrivals::Fixed }, ..settings() },
     ] {
         assert!(matches!(try_measure(Fault::None, &wrong), Err(Failure::Setting(_))), "{wrong:?}");
     }

@@ -38,6 +38,9 @@ struct Cli {
     /// Operations per second
     #[arg(long, default_value_t = 20_000)]
     rate: u64,
+    /// Operations per second, in percent of each subject's own peak, which is found first
+    #[arg(long, conflicts_with_all = ["rate", "closed"])]
+    of_peak: Option<u64>,
     /// Closed loop: the peak throughput
     #[arg(long)]
     closed: bool,
@@ -84,9 +87,10 @@ struct Cli {
 
 impl Cli {
     fn settings(&self) -> Settings {
-        let pace = match self.closed {
-            true => Pace::Closed,
-            false => Pace::Open { rate: self.rate, arrivals: Arrivals::Fixed },
+        let pace = match (self.of_peak, self.closed) {
+            (Some(percent), _) => Pace::OfPeak { percent, arrivals: Arrivals::Fixed },
+            (None, true) => Pace::Closed,
+            (None, false) => Pace::Open { rate: self.rate, arrivals: Arrivals::Fixed },
         };
         Settings {
             records: self.records,

@@ -244,10 +244,11 @@ pub fn exuvia_fjall(options: &Options, within: PathBuf, record_bytes: usize) -> 
 fn on_disk(name: &str, options: Options, within: PathBuf, record_bytes: usize) -> Contender {
     let settings = &options.settings;
     let about = format!(
-        "{:?}, cache {} MiB, budget {:?}",
+        "{:?}, cache {} MiB, budget {:?} and {:.0}% of a core",
         settings.durability,
         options.cache_bytes >> 20,
-        settings.budget.pause()
+        settings.budget.pause(),
+        settings.budget.share() * 100.0
     );
     Contender::new(name, about, move || Exuvia::open(options.clone(), Some(within.clone()), record_bytes))
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use exuvia::Store;
 use exuvia::bench::subjects::{self, BareSledOptions, Writes};
 use exuvia::bench::{self, Arrivals, Contender, Keys, Mix, Outputs, Pace, Report, Settings};
+use exuvia::{Budget, Options, Store};
 
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -39,6 +39,9 @@ pub(crate) struct BenchArgs {
     /// Operations per second, of all threads together
     #[arg(long, value_name = "OPS", default_value_t = 20_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     rate: u64,
+    /// Operations per second, in percent of each subject's own peak, which is found first
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u64).range(1..=100), conflicts_with_all = ["rate", "closed"])]
+    of_peak: Option<u64>,
     /// Operations arrive as from callers who know nothing of each other, and not at equal distances
     #[arg(long)]
     poisson: bool,
@@ -69,9 +72,17 @@ pub(crate) struct BenchArgs {
     /// Memory that the engine caches records in, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..=1_048_576))]
     cache_mib: u64,
-    /// Records that the loop by hand rewrites in a second, at most; 0: as many as it can
-    #[arg(long, value_name = "N", default_value_t = 20_000)]
-    bare_rate: u64,
+    /// Longest pause of Exuvia's backfill and, after a colon, its share of a core (such as 0.5:0.3, or 5:1); several are several
+    /// subjects [default: the store's own]
+    #[arg(long = "budget", value_name = "MS[:SHARE]", value_parser = budget)]
+    budgets: Vec<(Budget, String)>,
+    /// Records that the loop by hand rewrites in a second, at most; 0: as many as it can; several are several subjects [default:
+    /// 20000]
+    #[arg(long = "bare-rate", value_name = "N")]
+    bare_rates: Vec<u64>,
+    /// The longest that a backfill, or a sweep, is waited for, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
+    limit_seconds: f64,
     /// Write the JSON document
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -108,6 +119,21 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A budget, and the words that it was given in.
+fn budget(text: &str) -> Result<(Budget, String), String> {
+    let wrong = || "give milliseconds from 0.01 to 10000, and a share of a core from 0.01 to 1".to_owned();
+    let number = |text: &str, range: std::ops::RangeInclusive<f64>| {
+        text.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
+    };
+    let (pause, share) = text.split_once(':').map_or((text, None), |(pause, share)| (pause, Some(share)));
+    let pause = Duration::from_secs_f64(number(pause, 0.01..=10_000.0)? / 1e3);
+    let mut budget = Budget::default().pause_max(pause);
+    if let Some(share) = share {
+        budget = budget.core_share(number(share, 0.01..=1.0)?);
+    }
+    Ok((budget, text.to_owned()))
+}
+
 impl From<bench::Failure> for Failure {
     fn from(failure: bench::Failure) -> Self {
         match failure {
@@ -121,7 +147,11 @@ impl From<bench::Failure> for Failure {
 impl BenchArgs {
     fn settings(&self) -> Settings {
         let arrivals = if self.poisson { Arrivals::Poisson } else { Arrivals::Fixed };
-        let pace = if self.closed { Pace::Closed } else { Pace::Open { rate: self.rate, arrivals } };
+        let pace = match self.of_peak {
+            Some(percent) => Pace::OfPeak { percent, arrivals },
+            None if self.closed => Pace::Closed,
+            None => Pace::Open { rate: self.rate, arrivals },
+        };
         let mix = match self.keys {
             Some(keys) => self.mix.clone().with_keys(keys),
             None => self.mix.clone(),
@@ -135,6 +165,7 @@ impl BenchArgs {
             seed: self.seed,
             warm_up: Duration::from_secs_f64(self.warm_up_seconds),
             phase: Duration::from_secs_f64(self.phase_seconds),
+            limit: Duration::from_secs_f64(self.limit_seconds),
             ..Settings::default()
         };
         if !self.quick {
@@ -150,18 +181,36 @@ impl BenchArgs {
         let (bytes, cache_bytes) = (self.record_bytes as usize, self.cache_mib << 20);
         let within = self.path.clone().unwrap_or_else(std::env::temp_dir);
         let options = Store::options().cache_bytes(cache_bytes);
-        let by_hand = BareSledOptions {
+        let by_hand = |rate: u64| BareSledOptions {
             cache_bytes,
-            records_per_s: (self.bare_rate > 0).then_some(self.bare_rate),
+            records_per_s: (rate > 0).then_some(rate),
             writes: Writes::Single,
             ..BareSledOptions::default()
         };
-        let contender = |which: &Which| match which {
-            Which::ExuviaSled => subjects::exuvia_sled(&options, within.clone(), bytes),
-            Which::ExuviaFjall => subjects::exuvia_fjall(&options, within.clone(), bytes),
-            Which::BareSled => subjects::bare_sled(by_hand.clone(), within.clone(), bytes),
+        // With one budget, or one rate, a subject has its plain name.
+        let ours = |subject: fn(&Options, PathBuf, usize) -> Contender| -> Vec<Contender> {
+            if self.budgets.is_empty() {
+                return vec![subject(&options, within.clone(), bytes)];
+            }
+            let each = self.budgets.iter().map(|(budget, words)| {
+                let contender = subject(&options.clone().budget(*budget), within.clone(), bytes);
+                let name = format!("{} {words}", contender.name());
+                if self.budgets.len() == 1 { contender } else { contender.named(name) }
+            });
+            each.collect()
         };
-        which.iter().map(contender).collect()
+        let bare = |rate: &u64| {
+            let contender = subjects::bare_sled(by_hand(*rate), within.clone(), bytes);
+            let name = format!("{} {rate}/s", contender.name());
+            if self.bare_rates.len() > 1 { contender.named(name) } else { contender }
+        };
+        let contenders = |which: &Which| match which {
+            Which::ExuviaSled => ours(subjects::exuvia_sled),
+            Which::ExuviaFjall => ours(subjects::exuvia_fjall),
+            Which::BareSled if self.bare_rates.is_empty() => vec![bare(&20_000)],
+            Which::BareSled => self.bare_rates.iter().map(bare).collect(),
+        };
+        which.iter().flat_map(contenders).collect()
     }
 }
 
