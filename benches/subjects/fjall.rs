@@ -7,9 +7,11 @@
 use std::cell::Cell;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Arc;
 
 use exuvia::engine::{EngineKind, FjallOptions};
 use exuvia::{Store, Table, Version};
+use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
 use super::{ItemV1, decode, encode, item};
@@ -23,7 +25,8 @@ pub fn database(path: &Path) -> Database {
 }
 
 pub fn options() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default().max_memtable_size(u64::MAX)
+    let merges = Leveled::default().with_l0_threshold(8);
+    KeyspaceCreateOptions::default().max_memtable_size(u64::MAX).compaction_strategy(Arc::new(merges))
 }
 
 pub struct Raw {

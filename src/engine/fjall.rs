@@ -21,10 +21,11 @@
 //!    removes a tree whose `current` is missing: [`check`] looks before that, by the [`mark`] of what was synced.
 //! 8. It gives the number of a dropped tree to another one, and may remove that at the next open: [`numbers`].
 //!
-//! Settings, for short waits of writers on few cores: memtables of 8 MiB (the smaller, the more often the same records are
-//! merged), one thread (it leaves the other core to the caller), no compression (a record is small, and a core is worth
-//! more), no separate files for values, as few journals as can be, because all of them are read at open. Other
-//! sizes of memtable were tried on fjall itself, before point 6 was known and on a noisy machine: nothing is claimed of them.
+//! Settings, for short waits on few cores. fjall puts every new sorted file into a tree's list of files, and syncs that
+//! four times, with all readers and writers of the tree locked out: tens of milliseconds each. So there are few of them: memtables
+//! of 64 MiB, and a merge when eight runs have come together ([`RUNS_MERGED`]; docs/performance.md has the waits with less). One
+//! thread (it leaves the other core to the caller), no compression (a record is small, and a core is worth more), no separate
+//! files for values, as few journals as can be, because all of them are read at open.
 //!
 //! Locks, outermost first: `naming` → stripes → `trees`.
 
@@ -51,6 +52,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fjall::compaction::Leveled;
 use fjall::{AbstractTree, Database, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
@@ -75,6 +77,8 @@ const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Journals from which on a full memtable has all others written out with it, so that journals can go: all of them are
 /// read at open. A flush does that from the second on.
 const JOURNALS_MAX: usize = 3;
+/// Sorted runs of a tree that are merged at once. fjall's own number is 4.
+const RUNS_MERGED: u8 = 8;
 /// Most trees. When it opens, fjall sends its threads a message for each tree that has something to be merged, before it
 /// starts them, into a queue with a thousand places.
 const TREES_MAX: usize = 900;
@@ -115,7 +119,7 @@ struct Shared {
 impl FjallEngine {
     /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
     ///
-    /// Cost: reads the journals (up to some 128 MiB of them), a few blocks of every sorted file, and syncs.
+    /// Cost: reads the journals (up to some 200 MiB of them), a few blocks of every sorted file, and syncs.
     ///
     /// # Errors
     /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
@@ -191,7 +195,9 @@ impl Shared {
 
     fn keyspace(&self, stored: &str) -> EngineResult<fjall::Keyspace> {
         let db = self.db()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX);
+        let merges = || Arc::new(Leveled::default().with_l0_threshold(RUNS_MERGED));
+        let options =
+            || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX).compaction_strategy(merges());
         self.fence.call(Access::Write, stored, || db.keyspace(stored, options))
     }
 
