@@ -6,6 +6,7 @@ use exuvia::engine::MemoryEngine;
 use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
 use parking_lot::Mutex;
 
+use crate::scene::{BASE, bytes, first2, scene};
 use crate::types::*;
 
 fn memory() -> Store {
@@ -168,6 +169,18 @@ fn the_table_that_grows_most_says_what_is_expected() {
     let empty: Table<u64, Wide> = store.table("empty").unwrap();
     let on_disk = store.space().unwrap().bytes_on_disk;
     assert_eq!(store.migration("both").table(&empty).expected_bytes().unwrap(), on_disk);
+}
+
+/// The store's size times (keys, new forms and the most that an envelope adds) by (what the base holds of them).
+#[test]
+fn what_is_expected_is_the_growth_of_a_record_at_the_size_of_the_store() {
+    const ENVELOPE_MAX: u64 = 20;
+    let s = scene(5);
+    let on_disk = s.store.space().unwrap().bytes_on_disk;
+    let base: u64 = s.engine.dump(BASE).iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
+    let forms: u64 = (0..5).map(|id| 8 + bytes(&first2(id)).len() as u64 + ENVELOPE_MAX).sum();
+    let expected = s.store.migration("split").table(&s.new).expected_bytes().unwrap();
+    assert_eq!(expected, on_disk * forms / base);
 }
 
 #[test]
