@@ -8,7 +8,7 @@ use crate::core::{Change, Core, Shared};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::backfill::{Stepped, TableBackfill};
-use crate::migration::pacer::{self, Measured};
+use crate::migration::pacer::{self, Budget, Measured};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
 use crate::migration::turns::{self, timed};
@@ -90,7 +90,10 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: 
         }
         let budget = run.control().budget;
         core.shared.recorder.budget_ns.store(nanos(budget.pause()), crate::sync::atomic::Ordering::Relaxed);
-        give_way(&core.shared, || run.stopping());
+        // Without a budget it is not asked to wait for anybody.
+        if budget != Budget::unlimited() {
+            give_way(&core.shared, || run.stopping());
+        }
         let (stepped, elapsed) = timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
         if stepped.moved {
