@@ -52,6 +52,8 @@ const USAGE: &str = "torture CAMPAIGN [--state FILE] [--seed N] [--engine sled|f
              scenarios fails, one at a time
   model      [--engine memory|sled|fjall] [--cases 1000] [--case SEED]: random operations against the model, in memory with losses of power too
   powerloss  [--images 500] [--rig RIG] …: the campaign of tests/powerloss.rs; its options are passed on
+  schedules  [--schedules 20000] [--theme NAME] [--way NAME]: the chosen interleavings of schedules/, which it builds by itself
+  corruption [--engine sled|fjall]: every byte and length of every file of a small store damaged, one at a time (TMPDIR: in memory)
   soak       --engine sled|fjall [--minutes 60] [--every 5 (seconds)] [--keys 6000] [--rate 1000 (a second)]
              [--pause-ms 20] [--samples FILE] [--directory DIR]
   report     the totals of all campaigns so far
@@ -90,6 +92,8 @@ fn run(campaign: &str, mut args: Args) -> Result<bool, String> {
         "faults" => campaign::faults(&state, args),
         "kill" => campaign::kill(&state, args),
         "model" => campaign::model(&state, args),
+        "schedules" => campaign::schedules(&state, args),
+        "corruption" => campaign::corruption(&state, args),
         "powerloss" => campaign::powerloss(&state, args),
         "soak" => soak(&state, args),
         other => Err(format!("there is no campaign {other:?}")),

@@ -1,9 +1,10 @@
 //! Campaigns of many short cases.
 
 use std::cell::RefCell;
+use std::io::{BufRead, BufReader, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Once;
 use std::time::Instant;
 
@@ -260,6 +261,43 @@ pub fn model(state: &State, mut args: Args) -> Result<bool, String> {
     Ok(totals.failed == 0)
 }
 
+/// What a program said.
+struct Told {
+    out: Vec<String>,
+    err: Vec<String>,
+    passed: bool,
+}
+
+/// Runs a program to its end, and passes on what it says as it comes.
+fn told(mut command: Command) -> Result<Told, String> {
+    let why = |e: std::io::Error| format!("cargo: {e}");
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(why)?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (out, err) = std::thread::scope(|scope| {
+        let err = scope.spawn(|| lines(err, |line| eprintln!("{line}")));
+        (lines(out, |line| println!("{line}")), err.join().unwrap_or_default())
+    });
+    Ok(Told { out, err, passed: child.wait().map_err(why)?.success() })
+}
+
+fn lines(from: Option<impl Read>, show: impl Fn(&str)) -> Vec<String> {
+    let all = from.into_iter().flat_map(|from| BufReader::new(from).lines().map_while(Result::ok));
+    all.inspect(|line| show(line)).collect()
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The last number that stands right before this word.
+fn number_before(lines: &[String], what: &str) -> Option<u64> {
+    lines.iter().rev().find_map(|line| {
+        let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+        words.windows(2).find(|pair| pair[1] == what)?[0].parse().ok()
+    })
+}
+
 /// The campaign of tests/powerloss.rs, which needs a feature and privileges of its own, by its command: each run goes on
 /// with the next seed.
 pub fn powerloss(state: &State, mut args: Args) -> Result<bool, String> {
@@ -268,28 +306,17 @@ pub fn powerloss(state: &State, mut args: Args) -> Result<bool, String> {
     let rest = args.rest();
     let campaign = format!("powerloss {rig} {} seed {seed}", rest.join(" "));
     let case = state.totals(&campaign)?.next;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let own = ["test", "--release", "--features", "powerloss", "--test", "powerloss", "--"];
     let seed = (seed + case).to_string();
     let mut words =
         vec!["--images".to_owned(), images.to_string(), "--seed".to_owned(), seed, "--rig".to_owned(), rig];
     words.extend(rest);
     let started = Instant::now();
-    let output = Command::new(cargo)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(own)
-        .args(&words)
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .map_err(|e| format!("cargo: {e}"))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    print!("{said}");
-    let count = |what: &str| {
-        let last = said.lines().rev().find(|line| line.contains(" passed, "))?;
-        let words: Vec<&str> = last.split([' ', ',']).filter(|word| !word.is_empty()).collect();
-        words.windows(2).find(|pair| pair[1] == what)?[0].parse::<u64>().ok()
-    };
-    let (Some(passed), Some(failures)) = (count("passed"), count("failed")) else {
+    let mut command = cargo();
+    command.args(own).args(&words);
+    let said = told(command)?.out;
+    let (Some(passed), Some(failures)) = (number_before(&said, "passed"), number_before(&said, "failed"))
+    else {
         return Err("the campaign did not come to its end".to_owned());
     };
     state.add(&campaign, |totals| {
@@ -302,4 +329,80 @@ pub fn powerloss(state: &State, mut args: Args) -> Result<bool, String> {
         }
     })?;
     Ok(failures == 0)
+}
+
+/// The chosen interleavings of schedules/, which is a package and a build of its own, by its command.
+pub fn schedules(state: &State, mut args: Args) -> Result<bool, String> {
+    let (seed, schedules): (u64, u64) = (args.get("seed", 1)?, args.get("schedules", 20_000)?);
+    let rest = args.rest();
+    /// After so many the totals are written.
+    const AT_ONCE: u64 = 1000;
+    let campaign = format!("schedules {} seed {seed}", rest.join(" "));
+    let run = ["run", "--release", "--manifest-path", "schedules/Cargo.toml", "--"];
+    let mut number = state.totals(&campaign)?.next;
+    while number < schedules {
+        let count = AT_ONCE.min(schedules - number);
+        let mut command = cargo();
+        // Apart from this build, whose flags are others.
+        command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("schedules"));
+        command.env("RUSTFLAGS", "--cfg exuvia_shuttle").args(run).args(&rest).arg("--keep-going");
+        command.args(["--schedules", &count.to_string(), "--seed", &(seed + number).to_string()]);
+        let started = Instant::now();
+        let Told { out, err, .. } = told(command)?;
+        let (Some(all), Some(failures)) = (number_before(&out, "schedules"), number_before(&out, "failed"))
+        else {
+            return Err("the schedules did not come to their end".to_owned());
+        };
+        let first = number;
+        number += all;
+        state.add(&campaign, |totals| {
+            totals.next = number;
+            totals.seconds += started.elapsed().as_secs_f64();
+            totals.passed += all - failures;
+            for replay in err.iter().filter_map(|line| line.strip_prefix("schedule failed: ")) {
+                let again = format!("RUSTFLAGS=\"--cfg exuvia_shuttle\" cargo {} {replay}", run.join(" "));
+                failed(totals, first, replay.to_owned(), again, None);
+            }
+        })?;
+    }
+    let totals = state.totals(&campaign)?;
+    totals.print(&campaign);
+    Ok(totals.failed == 0)
+}
+
+/// The long form of tests/it/corruption.rs, by its command: each run is the whole of it.
+pub fn corruption(state: &State, mut args: Args) -> Result<bool, String> {
+    let kinds = engines(&mut args)?;
+    args.end()?;
+    let mut passed = true;
+    for kind in kinds.into_iter().map(EngineKind::name) {
+        let campaign = format!("corruption {kind}");
+        let case = state.totals(&campaign)?.next;
+        let test = format!("corruption::no_damage_to_a_file_of_{kind}_is_taken_for_data");
+        let own = ["test", "--release", "--features", "cli", "--test", "it", "--", "--nocapture", "--exact"];
+        let mut command = cargo();
+        command.env("EXUVIA_CORRUPTION", "all").args(own).arg(&test);
+        let started = Instant::now();
+        let told = told(command)?;
+        let images = number_before(&told.out, "images").ok_or("the campaign did not come to its end")?;
+        passed &= told.passed;
+        state.add(&campaign, |totals| {
+            totals.next = case + 1;
+            totals.seconds += started.elapsed().as_secs_f64();
+            // A line for each file: "… bytes: whole 1, refused 108, named 0, silent 0".
+            for (_, of_a_file) in told.out.iter().filter_map(|line| line.split_once(" bytes: ")) {
+                for (what, count) in of_a_file.split(", ").filter_map(|pair| pair.split_once(' ')) {
+                    add(totals, what, count.parse().unwrap_or(0));
+                }
+            }
+            if told.passed {
+                totals.passed += images;
+            } else {
+                let again = format!("EXUVIA_CORRUPTION=all cargo {} {test}", own.join(" "));
+                failed(totals, case, format!("some of {images} images; they are named above"), again, None);
+            }
+        })?;
+        state.totals(&campaign)?.print(&campaign);
+    }
+    Ok(passed)
 }
