@@ -1,8 +1,7 @@
 //! What a migration does to a store besides the pauses that `exuvia bench` measures: `cargo bench --bench migrations --features
-//! bench`, and with `--features bench,fjall` on fjall too where it says so. `-- flips`, `-- operations`, `-- rate`, `-- growth` and `-- space` run
+//! bench`, and with `--features bench,fjall` on fjall too where it says so. `-- operations`, `-- rate`, `-- growth` and `-- space` run
 //! those parts alone.
 //!
-//! - `flips`: how long a begin, a rollback and a resume take, and the flips in them, by records and by writes since the begin.
 //! - `operations`: writes and reads while a migration is open, beside those of a settled store; pairs in turn.
 //! - `rate`: a backfill without a budget beside the loop by hand on raw sled, with nothing else going on.
 //! - `growth`: rate and memory of a backfill without a budget, by the number of records; drawn into `migrations/growth.svg` in
@@ -13,6 +12,7 @@
 
 mod subjects;
 
+use std::cell::{Cell, RefCell};
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -20,12 +20,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use exuvia::engine::EngineKind;
-use exuvia::{Budget, CastError, Migration, NewWrites, Phase, Store, Table, Version};
+use exuvia::{Budget, CastError, Migration, Phase, Store, Table, Version};
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use subjects::paired::{OPS_PER_ROUND, ROUNDS, paired_fresh, paired_rounds};
-use subjects::{ItemV1, ItemV2, Scratch, decode, encode, exuvia, item, raw, shuffled};
+use subjects::{ItemV1, ItemV2, Scratch, backfill, begin, decode, encode, exuvia, item, raw, shuffled};
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -67,73 +67,6 @@ fn engines() -> Vec<EngineKind> {
     [EngineKind::from_name("sled"), fjall].into_iter().flatten().collect()
 }
 
-fn begin<V: Version>(store: &Store, name: &str, to: &Table<u64, V>) -> Result<Migration, Failed> {
-    let migration = store.migration(name).table(to).paused().begin()?;
-    migration.set_budget(Budget::unlimited())?;
-    Ok(migration)
-}
-
-fn backfill<V: Version>(store: &Store, name: &str, to: &Table<u64, V>) -> Result<Migration, Failed> {
-    let migration = begin(store, name, to)?;
-    migration.unpause()?;
-    migration.wait()?;
-    Ok(migration)
-}
-
-/// Runs until there are so many rounds of begin, rollback, resume; each after so many writes.
-fn flips(small: bool) -> Result<(), Failed> {
-    const ROUNDS: usize = 3;
-    println!("flips: medians of {ROUNDS} rounds in µs; flip: the exclusive gate, p99 of all");
-    println!("  records   writes     begin  rollback    resume   flip p99  flip max");
-    let sizes: &[u64] = if small { &[1_000] } else { &[10_000, 1_000_000, 5_000_000] };
-    for &records in sizes {
-        let dir = Scratch::new("flips");
-        let (store, _v1) = store(&dir.0, engines()[0], records)?;
-        let v2: Table<u64, ItemV2> = store.table("items")?;
-        let writes: &[u64] = if small { &[0, 100] } else { &[0, 10_000, 1_000_000] };
-        let mut round = 0;
-        for &writes in writes.iter().filter(|writes| **writes <= records) {
-            let (mut begins, mut rollbacks, mut resumes) = (vec![], vec![], vec![]);
-            for _ in 0..ROUNDS {
-                round += 1;
-                store.flush()?;
-                let at = Instant::now();
-                let migration = begin(&store, &format!("round {round}"), &v2)?;
-                begins.push(at.elapsed());
-                for id in shuffled(records).take(writes as usize) {
-                    v2.put(&id, &upcast(id))?;
-                }
-                store.flush()?;
-                let at = Instant::now();
-                migration.rollback()?;
-                rollbacks.push(at.elapsed());
-                let at = Instant::now();
-                migration.resume()?;
-                resumes.push(at.elapsed());
-                migration.rollback()?;
-                migration.abandon(NewWrites::Discard)?.execute()?;
-                while store.is_sweeping() {
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
-            let median = |times: &mut Vec<Duration>| {
-                times.sort();
-                times.get(times.len() / 2).map_or(0, Duration::as_micros)
-            };
-            let flips = store.stats()?.flips;
-            println!(
-                "{records:>9} {writes:>8} {:>9} {:>9} {:>9} {:>10.1} {:>9.1}",
-                median(&mut begins),
-                median(&mut rollbacks),
-                median(&mut resumes),
-                flips.quantile(0.99).as_secs_f64() * 1e6,
-                flips.max().as_secs_f64() * 1e6
-            );
-        }
-    }
-    Ok(())
-}
-
 /// Operations on a table of which a migration is open, beside those of a settled table.
 fn operations(small: bool) -> Result<(), Failed> {
     let records: u64 = if small { 2_000 } else { 100_000 };
@@ -142,7 +75,7 @@ fn operations(small: bool) -> Result<(), Failed> {
         let (settled_dir, open_dir) = (Scratch::new("settled"), Scratch::new("open"));
         let (settled_store, _) = store(&settled_dir.0, engine, records)?;
         let settled: Table<u64, ItemV2> = settled_store.table("items")?;
-        settle(&backfill(&settled_store, "settled", &settled)?, &settled_store)?;
+        settle(&backfill(&settled_store, "settled", &settled), &settled_store)?;
         let (open_store, v1) = store(&open_dir.0, engine, records)?;
         let v2: Table<u64, ItemV2> = open_store.table("items")?;
         let keys: Vec<u64> = shuffled(records).take(OPS_PER_ROUND).collect();
@@ -154,7 +87,7 @@ fn operations(small: bool) -> Result<(), Failed> {
             paired_rounds(&format!("{}: {what}", engine.name()), (rounds, keys.len()), ours, settled);
         };
 
-        let migration = begin(&open_store, "open", &v2)?;
+        let migration = begin(&open_store, "open", &v2);
         beside("get, not yet migrated", &|| gets(&v2), &|| gets(&settled));
         first_puts(engine, &v2, &settled, records);
         beside("put, not yet migrated", &|| puts(&v2), &|| puts(&settled));
@@ -173,18 +106,17 @@ fn operations(small: bool) -> Result<(), Failed> {
 
 /// The first write of each key since the begin, which makes its entry in the overlay.
 fn first_puts(engine: EngineKind, open: &Table<u64, ItemV2>, settled: &Table<u64, ItemV2>, records: u64) {
-    // Each once, and in no order: an odd number of steps goes round a table of even size.
+    // Each once, and in no order: by steps of a prime.
     let keys: Vec<u64> = (0..records).map(|n| n * 48_271 % records).collect();
     let (part, new) = (keys.len() / ROUNDS, upcast(7));
-    let round = std::cell::Cell::new(None);
+    let (mut parts, now) = (keys.chunks_exact(part), Cell::new(&keys[..0]));
     let puts = |table: &Table<u64, ItemV2>| {
-        let keys = keys.chunks_exact(part).nth(round.get().unwrap_or(0)).unwrap_or_default();
-        keys.iter().for_each(|id| table.put(id, &new).expect("put"));
+        now.get().iter().for_each(|id| table.put(id, &new).expect("put"));
     };
     paired_fresh(
         &format!("{}: put, the first of a key since the begin", engine.name()),
         (ROUNDS, part),
-        || round.set(Some(round.get().map_or(0, |round| round + 1))),
+        || now.set(parts.next().unwrap_or_default()),
         || puts(open),
         || puts(settled),
     );
@@ -211,7 +143,7 @@ fn bare_loop(tree: &sled::Tree) {
 fn rate(small: bool) {
     let records: u64 = if small { 2_000 } else { 1_000_000 };
     let rounds = if small { 1 } else { 5 };
-    let (ours, raws) = (std::cell::RefCell::new(None), std::cell::RefCell::new(None));
+    let (ours, raws) = (RefCell::new(None), RefCell::new(None));
     paired_fresh(
         &format!("sled: backfill without a budget of {records} records, beside the bare loop (a record)"),
         (rounds, records as usize),
@@ -225,7 +157,7 @@ fn rate(small: bool) {
         || {
             let held = ours.borrow();
             let ((store, _, new), _dir) = held.as_ref().expect("it is open");
-            backfill(store, "rate", new).expect("completes");
+            backfill(store, "rate", new);
         },
         || {
             let held = raws.borrow();
@@ -247,7 +179,7 @@ fn growth_of(engine: EngineKind, records: u64) -> Result<(), Failed> {
     // What the engine keeps of its files it has read now.
     black_box(v2.len()?);
     let at = Instant::now();
-    let migration = begin(&store, "growth", &v2)?;
+    let migration = begin(&store, "growth", &v2);
     let point = |done: u64| {
         println!("{:.3} {done} {:.1}", at.elapsed().as_secs_f64(), resident_mib());
         std::io::stdout().flush()
@@ -268,9 +200,9 @@ fn growth_of(engine: EngineKind, records: u64) -> Result<(), Failed> {
 
 /// Memory that the process has in use, in MiB; 0 where the system does not tell as Linux does.
 fn resident_mib() -> f64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<f64>().ok());
-    pages.unwrap_or_default() * 4096.0 / f64::from(1 << 20)
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or_default() / 1024.0
 }
 
 fn growth(small: bool) -> Result<(), Failed> {
@@ -292,7 +224,7 @@ fn growth(small: bool) -> Result<(), Failed> {
             );
             all.push((records, points));
         }
-        let picture = picture()?.join(format!("growth-{}.svg", engine.name()));
+        let picture = pictures()?.join(format!("growth-{}.svg", engine.name()));
         draw(&picture, &all).map_err(|e| format!("the picture: {e}"))?;
         println!("drawn: {}", picture.display());
     }
@@ -316,7 +248,8 @@ fn points_of(engine: EngineKind, records: u64) -> Result<Vec<Point>, Failed> {
     if child.wait()?.success() { Ok(points) } else { Err("the backfill failed".into()) }
 }
 
-fn picture() -> Result<PathBuf, Failed> {
+/// The directory that they are drawn into.
+fn pictures() -> Result<PathBuf, Failed> {
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("migrations");
     std::fs::create_dir_all(&directory)?;
     Ok(directory)
@@ -327,21 +260,24 @@ fn draw(path: &Path, all: &[(u64, Vec<Point>)]) -> Result<(), Failed> {
     let area = SVGBackend::new(path, (960, 420)).into_drawing_area();
     area.fill(&WHITE)?;
     let (left, right) = area.split_horizontally(480);
-    let rates = |points: &[Point]| -> Vec<(f64, f64)> {
-        let end = points.last().map_or(1.0, |point| point.1.max(1) as f64);
-        let done = points.iter().filter(|(seconds, done, _)| *done > 0 && *seconds > 0.0);
-        done.map(|(seconds, done, _)| (*done as f64 / end, *done as f64 / seconds)).collect()
+    // Both over the share of the records that are done.
+    let all: Vec<_> = all.iter().map(|(records, points)| (*records as f64, points.as_slice())).collect();
+    let rates = |records: f64, points: &[Point]| -> Vec<(f64, f64)> {
+        let begun = points.iter().filter(|(seconds, done, _)| *done > 0 && *seconds > 0.0);
+        begun.map(|(seconds, done, _)| (*done as f64 / records, *done as f64 / seconds)).collect()
     };
-    let memory = |points: &[Point]| -> Vec<(f64, f64)> {
-        let end = points.last().map_or(1.0, |point| point.1.max(1) as f64);
+    let memory = |records: f64, points: &[Point]| -> Vec<(f64, f64)> {
         let first = points.first().map_or(0.0, |point| point.2);
-        points.iter().map(|(_, done, mib)| (*done as f64 / end, (mib - first).max(0.0))).collect()
+        points.iter().map(|(_, done, mib)| (*done as f64 / records, (mib - first).max(0.0))).collect()
     };
-    type Series<'a> = &'a dyn Fn(&[Point]) -> Vec<(f64, f64)>;
+    type Series<'a> = &'a dyn Fn(f64, &[Point]) -> Vec<(f64, f64)>;
     let charts: [(_, &str, Series<'_>); 2] =
         [(&left, "records a second, so far", &rates), (&right, "MiB more than at the begin", &memory)];
     for (area, name, of) in charts {
-        let top = all.iter().flat_map(|(_, points)| of(points)).fold(1.0, |top: f64, (_, y)| top.max(y));
+        let top = all
+            .iter()
+            .flat_map(|(records, points)| of(*records, points))
+            .fold(1.0, |top: f64, (_, y)| top.max(y));
         let mut chart = ChartBuilder::on(area)
             .caption(name, ("sans-serif", 16))
             .margin(10)
@@ -352,7 +288,7 @@ fn draw(path: &Path, all: &[(u64, Vec<Point>)]) -> Result<(), Failed> {
         for (number, (records, points)) in all.iter().enumerate() {
             let color = Palette99::pick(number).mix(1.0);
             chart
-                .draw_series(LineSeries::new(of(points), color.stroke_width(2)))?
+                .draw_series(LineSeries::new(of(*records, points), color.stroke_width(2)))?
                 .label(format!("{records} records"))
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
         }
@@ -393,10 +329,10 @@ fn space(small: bool) -> Result<(), Failed> {
             std::thread::sleep(Duration::from_secs(1));
             Ok((mib()?, took))
         };
-        let first = backfill(&store, "first", &v2)?;
+        let first = backfill(&store, "first", &v2);
         let first_complete = mib()?;
         let (first_end, first_took) = contracted(&first)?;
-        let second = backfill(&store, "second", &v3)?;
+        let second = backfill(&store, "second", &v3);
         let second_complete = mib()?;
         let (second_end, second_took) = contracted(&second)?;
         println!(
@@ -422,10 +358,7 @@ fn main() -> Result<(), Failed> {
         return Ok(());
     }
     let small = wants("--test");
-    let all = !["flips", "operations", "rate", "growth", "space"].iter().any(|part| wants(part));
-    if all || wants("flips") {
-        flips(small)?;
-    }
+    let all = !["operations", "rate", "growth", "space"].iter().any(|part| wants(part));
     if all || wants("operations") {
         operations(small)?;
     }

@@ -11,12 +11,12 @@ use std::cell::RefCell;
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput};
-use exuvia::{Budget, Migration, Store, Table, Version};
+use exuvia::{Store, Table, Version};
 
 use subjects::paired::{OPS_PER_ROUND, ROUNDS, paired, paired_fresh, paired_rounds};
 use subjects::{
-    ItemV1, ItemV2, Scratch, exuvia, item, our_exchange, our_scan, pairs, raw, raw_backfill, raw_exchange,
-    raw_get, raw_put, raw_scan, shuffled,
+    ItemV1, ItemV2, Scratch, backfill, decode, encode, exuvia, item, our_exchange, our_scan, pairs, raw,
+    raw_exchange, raw_get, raw_put, raw_scan, shuffled,
 };
 
 const RECORDS: u64 = 100_000;
@@ -27,12 +27,12 @@ const OPEN_RECORDS: u64 = 1_000_000;
 const OPEN_ROUNDS: usize = 21;
 const LOAD_ROUNDS: usize = 5;
 
-fn backfill(store: &Store, new: &Table<u64, ItemV2>, name: &str) -> Migration {
-    let migration = store.migration(name).table(new).paused().begin().expect("begins");
-    migration.set_budget(Budget::unlimited()).expect("budget");
-    migration.unpause().expect("runs");
-    migration.wait().expect("completes");
-    migration
+fn raw_backfill(from: &sled::Tree, to: &sled::Tree) {
+    for entry in from.iter() {
+        let (key, value) = entry.expect("raw scan");
+        let new = encode(&ItemV2::upcast(decode(&value)).expect("upcast"));
+        to.compare_and_swap(key, None::<&[u8]>, Some(new)).expect("raw insert").expect("absent");
+    }
 }
 
 fn groups(criterion: &mut Criterion) {
@@ -93,7 +93,7 @@ fn groups(criterion: &mut Criterion) {
                 (dir, opened)
             },
             |(dir, opened)| {
-                backfill(&opened.0, &opened.2, "bench");
+                backfill(&opened.0, "bench", &opened.2);
                 (opened, dir)
             },
             BatchSize::PerIteration,

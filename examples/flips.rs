@@ -1,6 +1,7 @@
 //! What a rollback costs: engine flushes for each, and how long the gate is held by its flip, beside two writers.
 //!
-//! `cargo run --release --example flips -- 10000 1000000`
+//! `cargo run --release --example flips -- 10000 1000000 1000000:10000`: so many records and, after a colon, so many writes since
+//! the begin, before the first rollback.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -48,8 +49,12 @@ impl Version for ItemV2 {
 const TURNS: usize = 200;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let counts: Vec<u64> = std::env::args().skip(1).map(|n| n.parse()).collect::<Result<_, _>>()?;
-    for records in if counts.is_empty() { vec![10_000, 1_000_000] } else { counts } {
+    let mut counts = Vec::new();
+    for argument in std::env::args().skip(1) {
+        let (records, writes) = argument.split_once(':').unwrap_or((&argument, "0"));
+        counts.push((records.parse::<u64>()?, writes.parse::<u64>()?));
+    }
+    for (records, writes) in if counts.is_empty() { vec![(10_000, 0), (1_000_000, 0)] } else { counts } {
         let path = std::env::temp_dir().join(format!("exuvia-flips-{}", std::process::id()));
         let store = Store::open(&path)?;
         let old: Table<u64, ItemV1> = store.table("items")?;
@@ -59,6 +64,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let new: Table<u64, ItemV2> = store.table("items")?;
         let migration = store.migration("checked").table(&new).paused().begin()?;
         migration.step(usize::try_from(records / 2)?)?;
+        for n in 0..writes {
+            new.put(&(n * 7919 % records), &ItemV2 { name: format!("written {n}"), checked: true })?;
+        }
         let stop = AtomicBool::new(false);
         let mut calls = Vec::new();
         let flushes = store.stats()?.flushes;
@@ -92,7 +100,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         calls.sort();
         let stats = store.stats()?;
         println!(
-            "{records:>8} records: {:.2} flushes a turn; gate held p50 {:?}, p99 {:?}, max {:?}; rollback call p50 {:?}",
+            "{records:>8} records, {writes:>8} writes: {:.2} flushes a turn; gate held p50 {:?}, p99 {:?}, max {:?}; rollback call p50 {:?}",
             (stats.flushes - flushes) as f64 / (2 * TURNS) as f64,
             stats.flips.quantile(0.5),
             stats.flips.quantile(0.99),

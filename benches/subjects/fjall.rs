@@ -25,7 +25,7 @@ pub fn database(path: &Path) -> Database {
 }
 
 pub fn options() -> KeyspaceCreateOptions {
-    let merges = Leveled::default().with_l0_threshold(8);
+    let merges = Leveled::default().with_l0_threshold(FjallOptions::RUNS_MERGED);
     KeyspaceCreateOptions::default().max_memtable_size(u64::MAX).compaction_strategy(Arc::new(merges))
 }
 

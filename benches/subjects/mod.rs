@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use exuvia::{CastError, Origin, Store, Table, Version};
+use exuvia::{Budget, CastError, Migration, Origin, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 
 /// About 150 bytes.
@@ -128,20 +128,27 @@ pub fn exuvia(path: &Path, count: u64) -> (Store, Table<u64, ItemV1>, Table<u64,
     (store, old, new)
 }
 
+/// An open migration that does nothing yet, and has no budget.
+pub fn begin<V: Version>(store: &Store, name: &str, to: &Table<u64, V>) -> Migration {
+    let migration = store.migration(name).table(to).paused().begin().expect("begins");
+    migration.set_budget(Budget::unlimited()).expect("budget");
+    migration
+}
+
+/// The same, complete.
+pub fn backfill<V: Version>(store: &Store, name: &str, to: &Table<u64, V>) -> Migration {
+    let migration = begin(store, name, to);
+    migration.unpause().expect("runs");
+    migration.wait().expect("completes");
+    migration
+}
+
 pub fn raw_get(tree: &sled::Tree, id: u64) -> Option<ItemV1> {
     tree.get(id.to_be_bytes()).expect("raw get").map(|bytes| decode(&bytes))
 }
 
 pub fn raw_put(tree: &sled::Tree, id: u64, record: &ItemV1) {
     tree.insert(id.to_be_bytes(), encode(record)).expect("raw put");
-}
-
-pub fn raw_backfill(from: &sled::Tree, to: &sled::Tree) {
-    for entry in from.iter() {
-        let (key, value) = entry.expect("raw scan");
-        let new = encode(&ItemV2::upcast(decode(&value)).expect("upcast"));
-        to.compare_and_swap(key, None::<&[u8]>, Some(new)).expect("raw insert").expect("absent");
-    }
 }
 
 pub fn raw_scan(tree: &sled::Tree, count: usize) {

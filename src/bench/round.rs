@@ -240,15 +240,20 @@ pub(crate) fn peak<S: Subject + 'static>(
     let load = Load::start(Arc::clone(subject), Arc::clone(clock), &closed)?;
     let rest = |time: Duration| clock.sleep_until(clock.now() + time);
     rest(settings.warm_up);
-    load.enter(1);
+    load.enter(number("idle"));
     let begun = clock.now();
     rest(settings.phase);
-    load.enter(2);
+    load.enter(number("begin"));
     let took = clock.now().saturating_sub(begun);
     let (measured, ..) = load.stop();
-    let idle = measured.phases.get(1).into_iter().flat_map(|phase| phase.values());
+    let idle = measured.phases.get(number("idle")).into_iter().flat_map(|phase| phase.values());
     let operations: u64 = idle.map(Latencies::count).sum();
     Ok((operations as f64 / took.as_secs_f64().max(1e-9)) as u64)
+}
+
+/// The number of a phase, by which its latencies are kept.
+fn number(phase: &str) -> usize {
+    PHASES.iter().position(|known| *known == phase).unwrap_or_default()
 }
 
 /// The phases of a round.
@@ -333,7 +338,7 @@ impl<S: Subject + 'static> Course<'_, S> {
 
     fn enter(&mut self, name: &str) {
         self.close_phase();
-        let number = PHASES.iter().position(|known| *known == name).unwrap_or_default();
+        let number = number(name);
         let now = self.clock.now();
         self.phases.push((number, now, now));
         self.load.enter(number);

@@ -347,8 +347,8 @@ fn a_share_of_the_peak_becomes_a_rate_in_every_round() {
     let report = run(&[contender.named("slower")], &settings, 1, &|_| {}).expect("measured");
     let subject = report.subjects.first().expect("a subject");
     let rate = subject.rounds.first().and_then(|round| round.rate).expect("a rate");
-    // A busy machine may be slower, and none is faster.
-    assert!((1..=101).contains(&rate), "a tenth of 1000 operations/s, and not {rate}");
+    // A busy machine may be slower. None is faster, but that each of 4 threads may have one operation on the window's edge.
+    assert!((1..=102).contains(&rate), "a tenth of 1000 operations/s, and not {rate}");
     assert!(report.verified(), "{report}");
     assert_eq!(subject.name, "slower");
     assert!(report.to_string().contains(&format!("{rate} operations/s were due")), "{report}");

@@ -23,7 +23,7 @@
 //!
 //! Settings, for short waits on few cores. fjall puts every new sorted file into a tree's list of files, and syncs that
 //! four times, with all readers and writers of the tree locked out: tens of milliseconds each. So there are few of them: memtables
-//! of 64 MiB, and a merge when eight runs have come together ([`RUNS_MERGED`]; docs/performance.md has the waits with less). One
+//! of 64 MiB, and a merge when eight runs have come together ([`FjallOptions::RUNS_MERGED`]; docs/performance.md has the waits with less). One
 //! thread (it leaves the other core to the caller), no compression (a record is small, and a core is worth more), no separate
 //! files for values, as few journals as can be, because all of them are read at open.
 //!
@@ -77,8 +77,6 @@ const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Journals from which on a full memtable has all others written out with it, so that journals can go: all of them are
 /// read at open. A flush does that from the second on.
 const JOURNALS_MAX: usize = 3;
-/// Sorted runs of a tree that are merged at once. fjall's own number is 4.
-const RUNS_MERGED: u8 = 8;
 /// Most trees. When it opens, fjall sends its threads a message for each tree that has something to be merged, before it
 /// starts them, into a queue with a thousand places.
 const TREES_MAX: usize = 900;
@@ -119,7 +117,7 @@ struct Shared {
 impl FjallEngine {
     /// Opens the store in `directory`, and creates it (and the directories above it) if it is not there.
     ///
-    /// Cost: reads the journals (up to some 200 MiB of them), a few blocks of every sorted file, and syncs.
+    /// Cost: reads the journals (about what a few memtables hold), a few blocks of every sorted file, and syncs.
     ///
     /// # Errors
     /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
@@ -195,7 +193,7 @@ impl Shared {
 
     fn keyspace(&self, stored: &str) -> EngineResult<fjall::Keyspace> {
         let db = self.db()?;
-        let merges = || Arc::new(Leveled::default().with_l0_threshold(RUNS_MERGED));
+        let merges = || Arc::new(Leveled::default().with_l0_threshold(FjallOptions::RUNS_MERGED));
         let options =
             || KeyspaceCreateOptions::default().max_memtable_size(u64::MAX).compaction_strategy(merges());
         self.fence.call(Access::Write, stored, || db.keyspace(stored, options))

@@ -52,10 +52,7 @@ impl Paced {
         let Decision { batch, rest } = pacer::decide(&self.budget, self.batch, &measured);
         self.batch = batch;
         self.calls.clear();
-        // A caller who asked for speed and for nothing else would only wait for the disk, again and again.
-        if self.budget != Budget::unlimited() {
-            worker::give_way(&self.shared, || self.shared.check_usable().is_err());
-        }
+        worker::give_way_within(&self.budget, &self.shared, || self.shared.check_usable().is_err());
         thread::sleep(rest);
         self.begun = Instant::now();
     }

@@ -90,10 +90,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: 
         }
         let budget = run.control().budget;
         core.shared.recorder.budget_ns.store(nanos(budget.pause()), crate::sync::atomic::Ordering::Relaxed);
-        // Without a budget it is not asked to wait for anybody.
-        if budget != Budget::unlimited() {
-            give_way(&core.shared, || run.stopping());
-        }
+        give_way_within(&budget, &core.shared, || run.stopping());
         let (stepped, elapsed) = timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
         if stepped.moved {
@@ -130,6 +127,14 @@ fn nanos(duration: Duration) -> u64 {
 /// Rests while the medium is behind, so that what little may wait for it is left to the foreground.
 pub(crate) fn give_way(shared: &Shared, stopping: impl Fn() -> bool) {
     turns::rest_while(|| shared.engine.is_pressed() && !stopping());
+}
+
+/// The same for work with a budget; without one it is asked for speed and for nothing else, and would only wait for the disk,
+/// again and again.
+pub(crate) fn give_way_within(budget: &Budget, shared: &Shared, stopping: impl Fn() -> bool) {
+    if *budget != Budget::unlimited() {
+        give_way(shared, stopping);
+    }
 }
 
 /// A rest is short; only a long one listens for changes.

@@ -187,7 +187,7 @@ impl BenchArgs {
             writes: Writes::Single,
             ..BareSledOptions::default()
         };
-        // With one budget, or one rate, a subject has its plain name.
+        // What was given is in the name: rounds of another budget, or another rate, are not a subject's own.
         let ours = |subject: fn(&Options, PathBuf, usize) -> Contender| -> Vec<Contender> {
             if self.budgets.is_empty() {
                 return vec![subject(&options, within.clone(), bytes)];
@@ -195,20 +195,21 @@ impl BenchArgs {
             let each = self.budgets.iter().map(|(budget, words)| {
                 let contender = subject(&options.clone().budget(*budget), within.clone(), bytes);
                 let name = format!("{} {words}", contender.name());
-                if self.budgets.len() == 1 { contender } else { contender.named(name) }
+                contender.named(name)
             });
             each.collect()
         };
-        let bare = |rate: &u64| {
-            let contender = subjects::bare_sled(by_hand(*rate), within.clone(), bytes);
+        let bare = |rate: u64| subjects::bare_sled(by_hand(rate), within.clone(), bytes);
+        let named = |rate: &u64| {
+            let contender = bare(*rate);
             let name = format!("{} {rate}/s", contender.name());
-            if self.bare_rates.len() > 1 { contender.named(name) } else { contender }
+            contender.named(name)
         };
         let contenders = |which: &Which| match which {
             Which::ExuviaSled => ours(subjects::exuvia_sled),
             Which::ExuviaFjall => ours(subjects::exuvia_fjall),
-            Which::BareSled if self.bare_rates.is_empty() => vec![bare(&20_000)],
-            Which::BareSled => self.bare_rates.iter().map(bare).collect(),
+            Which::BareSled if self.bare_rates.is_empty() => vec![bare(20_000)],
+            Which::BareSled => self.bare_rates.iter().map(named).collect(),
         };
         which.iter().flat_map(contenders).collect()
     }

@@ -23,6 +23,10 @@ impl FjallOptions {
     /// The default of [`Self::memtable_bytes`].
     pub const MEMTABLE_BYTES: u64 = 64 << 20;
 
+    /// Sorted runs of a tree that are merged at once; a tree that is there keeps the number that it was made with. fjall's own
+    /// is 4.
+    pub const RUNS_MERGED: u8 = 8;
+
     /// The defaults.
     pub fn new() -> Self {
         Self::default()
@@ -38,7 +42,7 @@ impl FjallOptions {
     /// Bytes that a tree collects in memory before they are written as a sorted file. Up to four times as much waits
     /// for that at most, for each tree that is being written to. Default 64 MiB, as fjall's own; at least 64 KiB, to which
     /// less is raised. Less takes less memory, and less time at open, in which all that is not in sorted files is read
-    /// again; it makes readers and writers wait more often.
+    /// again (a tenth of it with 8 MiB, in the case of docs/performance.md); it makes readers and writers wait more often.
     #[must_use]
     pub fn memtable_bytes(mut self, bytes: u64) -> Self {
         self.memtable_bytes = bytes.max(64 << 10);
