@@ -219,3 +219,43 @@ fn a_begin_that_cannot_be_is_refused_and_says_why_and_changes_nothing() {
     store.migration("again").table(&newest).begin().unwrap().wait().unwrap();
     assert_eq!(newest.len().unwrap(), 5);
 }
+
+/// Declared to be stored as the version before, with a field more.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Longer {
+    name: String,
+    age: u32,
+    score: u8,
+}
+
+impl Version for Longer {
+    const VERSION: u32 = 2;
+    type Previous = UserV1;
+    const SAME_BYTES: bool = true;
+
+    fn upcast(old: UserV1) -> Result<Self, CastError> {
+        Ok(Longer { name: old.name, age: old.age, score: 0 })
+    }
+
+    fn downcast(&self, _last: Option<UserV1>) -> Result<UserV1, CastError> {
+        Ok(UserV1 { name: self.name.clone(), age: self.age })
+    }
+}
+
+/// Found by a mutant: such a migration keeps no older forms, so old code would read the new records' bytes as its own.
+#[test]
+fn same_bytes_that_are_not_are_refused_by_begin() {
+    let store = memory();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    fill(&old, 5);
+    let longer: Table<u64, Longer> = store.table("users").unwrap();
+    let (ledger, inventory) = (store.ledger().unwrap(), store.inventory().unwrap());
+    let error = store.migration("longer").table(&longer).begin().unwrap_err();
+    let Error::Shape { table, version: 2, difference } = &error else { panic!("{error:?}") };
+    assert_eq!(table, "users");
+    assert!(difference.contains("SAME_BYTES is declared") && difference.contains("score"), "{difference}");
+    assert_eq!(store.ledger().unwrap(), ledger);
+    assert_eq!(format!("{:?}", store.inventory().unwrap()), format!("{inventory:?}"));
+    old.put(&7, &v1("Ann N7", 7)).unwrap();
+    assert_eq!((old.len().unwrap(), longer.len().unwrap()), (6, 6));
+}
