@@ -285,3 +285,67 @@ fn sampled_growth(state: &TableState, to: u32) -> Result<f64> {
     }
     Ok(if before == 0 { 1.0 } else { after as f64 / before as f64 })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::engine::MemoryEngine;
+    use crate::{CastError, Origin, Store};
+
+    #[derive(Serialize, Deserialize)]
+    struct One(u8);
+
+    #[derive(Serialize, Deserialize)]
+    struct Two(u8, u8);
+
+    impl Version for One {
+        const VERSION: u32 = 1;
+        type Previous = Origin;
+
+        fn upcast(previous: Origin) -> Result<Self, CastError> {
+            previous.never()
+        }
+
+        fn downcast(&self, _: Option<Origin>) -> Result<Origin, CastError> {
+            Origin::nothing_below()
+        }
+    }
+
+    impl Version for Two {
+        const VERSION: u32 = 2;
+        type Previous = One;
+
+        fn upcast(previous: One) -> Result<Self, CastError> {
+            Ok(Two(previous.0, 0))
+        }
+
+        fn downcast(&self, _: Option<One>) -> Result<One, CastError> {
+            Ok(One(self.0))
+        }
+    }
+
+    /// What `begin` takes out of the catalog leaves memory too: a queue and a cursor for each table of each migration
+    /// that there ever was would be a leak.
+    #[test]
+    fn memory_holds_no_more_migrations_than_the_catalog() {
+        let store = Store::options().open_in(Arc::new(MemoryEngine::new())).expect("opened");
+        let known = || {
+            let mut names: Vec<String> = store.core().runs.lock().keys().cloned().collect();
+            names.sort();
+            names
+        };
+        for number in 0..closed::KEPT + 3 {
+            let _old: Table<u64, One> = store.table("t").expect("made");
+            let new: Table<u64, Two> = store.table("t").expect("opened");
+            let migration = store.migration(&format!("m{number:02}")).table(&new).begin().expect("begun");
+            assert_eq!(known(), store.core().catalog().migrations.into_keys().collect::<Vec<_>>());
+            migration.wait().expect("complete");
+            migration.contract().expect("planned").execute().expect("closed");
+            drop((migration, new));
+            store.drop_table("t").expect("dropped");
+        }
+        assert!(!known().contains(&"m00".to_owned()) && known().len() <= closed::KEPT + 1, "{:?}", known());
+    }
+}
