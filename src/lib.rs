@@ -75,6 +75,7 @@ mod store;
 mod sync;
 mod table;
 mod transaction;
+mod turns;
 mod version;
 mod write;
 

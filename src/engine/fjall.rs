@@ -457,6 +457,7 @@ impl Engine for FjallEngine {
             commit_bytes_max: COMMIT_BYTES_MAX,
             snapshots: true,
             durable: true,
+            drops_at_once: true,
         }
     }
 

@@ -308,6 +308,7 @@ impl Engine for MemoryEngine {
             commit_bytes_max: usize::MAX,
             snapshots: false,
             durable: self.shared.journal.is_some(),
+            drops_at_once: false,
         }
     }
 

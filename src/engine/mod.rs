@@ -126,6 +126,9 @@ pub struct Capabilities {
     pub snapshots: bool,
     /// Whether `flush` makes anything survive the process.
     pub durable: bool,
+    /// Whether dropping a full tree costs no more than dropping an empty one. Otherwise a tree is emptied first, record by
+    /// record within the budget.
+    pub drops_at_once: bool,
 }
 
 /// All trees at one moment. Trees are named as in [`Engine::tree`]; one that was not there is empty.

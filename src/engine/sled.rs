@@ -378,6 +378,7 @@ impl Engine for SledEngine {
             commit_bytes_max: COMMIT_BYTES_MAX,
             snapshots: false,
             durable: true,
+            drops_at_once: false,
         }
     }
 

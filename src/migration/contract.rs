@@ -22,14 +22,14 @@ use crate::envelope::Entry;
 use crate::error::{EngineError, EngineErrorKind, Error, Result, ShowKey};
 use crate::ledger::Event;
 use crate::migration::backfill::TableBackfill;
-use crate::migration::pacer::{self, Measured};
+use crate::migration::pacer::{Measured, Pacer};
 use crate::migration::run::{Run, RunTable};
-use crate::migration::turns::timed;
 use crate::migration::{Migration, worker};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::Instant;
+use crate::turns::Steps;
 
 /// What a contract will destroy. Nothing happens until [`ContractPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]
@@ -193,11 +193,12 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
     let mut backfill = TableBackfill::new(table, casts);
     let mut proof = Proof::default();
     let mut lower = Bound::Unbounded;
-    let mut batch = BATCH_FIRST;
+    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
     loop {
         worker::give_way(&core.shared, || run.stopping());
         let mut engine = Duration::ZERO;
-        let (page, elapsed) = timed(|| {
+        let batch = pacer.batch().max(BATCH_FIRST);
+        let (page, spent) = steps.timed(|| {
             prove_page(table, &route, open, meter, &mut backfill, &lower, batch, &mut proof, &mut engine)
         });
         let Some(last) = page? else { return Ok(proof) };
@@ -208,10 +209,8 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
         lower = Bound::Excluded(last);
         engine += backfill.spent();
         core.shared.recorder.batch(engine);
-        let measured = Measured { records: batch, engine, elapsed };
-        let decision = pacer::decide(&run.control().budget, batch, &measured);
-        batch = decision.batch.max(BATCH_FIRST);
-        run.sleep(decision.rest);
+        let measured = Measured { records: batch, engine, spent };
+        run.sleep(pacer.rest_after(&run.control().budget, &measured));
     }
 }
 

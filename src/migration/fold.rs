@@ -15,19 +15,17 @@ use crate::engine::{Outcome, Page, Value};
 use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
-use crate::migration::pacer::{self, Measured};
+use crate::migration::pacer::{Measured, Pacer};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, RunTable};
-use crate::migration::turns::{give_turn, timed};
 use crate::migration::worker;
 use crate::resolve::{self, Form, Side};
 use crate::route::{Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
 use crate::sync::{Instant, thread};
+use crate::turns::{Steps, give_turn};
 use crate::write::fold_commit;
-
-const PAGE_RECORDS: usize = 64;
 
 pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
     worker::lower_priority();
@@ -70,12 +68,13 @@ pub(super) fn fold_table(
     };
     let mut moved = 0;
     let mut lower = Bound::Unbounded;
-    let mut batch = PAGE_RECORDS;
+    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
     while !run.stopping() {
         let budget = run.control().budget;
         worker::give_way(&state.shared, || run.stopping());
         let mut calls = Vec::new();
-        let (result, elapsed) = timed(|| -> Result<(usize, bool)> {
+        let batch = pacer.batch();
+        let (result, spent) = steps.timed(|| -> Result<(usize, bool)> {
             let mut page = Page::new();
             let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
             let (end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut page));
@@ -99,9 +98,7 @@ pub(super) fn fold_table(
         if end {
             return Ok(moved);
         }
-        let decision = pacer::decide(&budget, batch, &Measured { records: page, engine, elapsed });
-        batch = decision.batch;
-        thread::sleep(decision.rest);
+        thread::sleep(pacer.rest_after(&budget, &Measured { records: page, engine, spent }));
     }
     Ok(moved)
 }

@@ -23,7 +23,6 @@ mod retry;
 mod run;
 mod status;
 mod sweep;
-mod turns;
 mod worker;
 
 use std::sync::Arc;

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use crate::core::Shared;
 use crate::engine::EngineResult;
-use crate::migration::pacer::{self, Budget, Decision, Measured};
+use crate::migration::pacer::{Budget, Measured, Pacer};
 use crate::migration::worker;
 use crate::stats::BackgroundMeter;
-use crate::sync::{Instant, thread};
+use crate::sync::thread;
+use crate::turns::Steps;
 
 /// As many calls as a batch has, then a rest: as a backfill, but in the caller's thread.
 pub(crate) struct Paced {
     shared: Arc<Shared>,
     meter: BackgroundMeter,
     budget: Budget,
-    batch: usize,
-    begun: Instant,
+    pacer: Pacer,
+    steps: Steps,
     calls: Vec<Duration>,
 }
 
@@ -27,15 +28,15 @@ impl Paced {
             shared: Arc::clone(shared),
             meter,
             budget,
-            batch: 16,
-            begun: Instant::now(),
+            pacer: Pacer::new(),
+            steps: Steps::new(),
             calls: Vec::new(),
         }
     }
 
     /// Makes one engine call; every so often it rests first.
     pub(crate) fn call<R>(&mut self, call: impl FnOnce() -> EngineResult<R>) -> EngineResult<R> {
-        if self.calls.len() >= self.batch {
+        if self.calls.len() >= self.pacer.batch() {
             self.rest();
         }
         let (result, took) = self.meter.call(call);
@@ -44,16 +45,17 @@ impl Paced {
     }
 
     fn rest(&mut self) {
-        let (engine, elapsed) = (self.calls.iter().sum(), self.begun.elapsed());
+        let spent = self.steps.end();
+        let engine = self.calls.iter().sum();
         self.meter.record(&self.calls);
         self.shared.recorder.batch(engine);
         self.shared.flusher.touch();
-        let measured = Measured { records: self.calls.len(), engine, elapsed };
-        let Decision { batch, rest } = pacer::decide(&self.budget, self.batch, &measured);
-        self.batch = batch;
+        let measured = Measured { records: self.calls.len(), engine, spent };
         self.calls.clear();
-        worker::give_way_within(&self.budget, &self.shared, || self.shared.check_usable().is_err());
+        let rest = self.pacer.rest_after(&self.budget, &measured);
+        let stopped = || self.shared.check_usable().is_err();
+        worker::give_way_within(&self.budget, &self.shared, stopped);
         thread::sleep(rest);
-        self.begun = Instant::now();
+        self.steps.begin();
     }
 }

@@ -15,8 +15,7 @@ use crate::engine::{Page, Tree};
 use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::ledger::Event;
-use crate::migration::pacer::{self, Decision, Measured};
-use crate::migration::turns::{give_turn, timed};
+use crate::migration::pacer::{Measured, Pacer};
 use crate::migration::worker;
 use crate::observe::WorkKind;
 use crate::route::{Kind, TableState};
@@ -24,6 +23,7 @@ use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
+use crate::turns::{Steps, give_turn};
 
 pub(crate) struct Sweeper {
     stop: Arc<AtomicBool>,
@@ -95,24 +95,16 @@ impl Core {
 fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
     let meter = core.shared.recorder.background();
     let catalog = core.catalog();
+    // What nobody reads goes first: the sweep of the records can use its space.
+    if !drop_dead(core, &meter, stop)? {
+        return Ok(());
+    }
     for (name, table) in &catalog.tables {
         if table.migration.is_none() && table.generations.iter().any(|g| g.unswept) {
             let state = core.table(name)?;
             if !clean(core, &state, &meter, stop)? {
                 return Ok(());
             }
-        }
-    }
-    for tree in core.shared.engine.trees()? {
-        if core.is_dead(&tree) {
-            if !empty(&core.shared, &tree, &meter, stop)? {
-                return Ok(());
-            }
-            let dropping = Instant::now();
-            let dropped = core.shared.engine.drop_tree(&tree);
-            let took = dropping.elapsed();
-            core.shared.recorder.worked(WorkKind::Drop, took);
-            dropped?;
         }
     }
     for name in catalog.tables.keys() {
@@ -122,6 +114,26 @@ fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Drops the trees that belong to no table. Answers `false` if it was stopped.
+fn drop_dead(core: &Arc<Core>, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+    let engine = &core.shared.engine;
+    for tree in engine.trees()? {
+        if core.is_dead(&tree) {
+            if !engine.capabilities().drops_at_once && !empty(&core.shared, &tree, meter, stop)? {
+                return Ok(false);
+            }
+            if stop.load(Ordering::Acquire) {
+                return Ok(false);
+            }
+            let dropping = Instant::now();
+            let dropped = engine.drop_tree(&tree);
+            core.shared.recorder.worked(WorkKind::Drop, dropping.elapsed());
+            dropped?;
+        }
+    }
+    Ok(true)
 }
 
 /// Removes all records of a tree that nobody reads. Answers `false` if it was stopped.
@@ -199,14 +211,15 @@ fn paced(
 ) -> Result<bool> {
     let budget = shared.settings.budget;
     let mut lower = Bound::Unbounded;
-    let mut batch = 16;
+    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
     loop {
         if stop.load(Ordering::Acquire) {
             return Ok(false);
         }
         worker::give_way(shared, || stop.load(Ordering::Acquire));
         let mut calls = Vec::new();
-        let (result, elapsed) = timed(|| -> Result<(usize, bool, bool)> {
+        let batch = pacer.batch();
+        let (result, spent) = steps.timed(|| -> Result<(usize, bool, bool)> {
             let mut page = Page::new();
             let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
             let (end, took) = meter.call(|| tree.scan(range, false, batch, &mut page));
@@ -233,9 +246,6 @@ fn paced(
         if end {
             return Ok(true);
         }
-        let Decision { batch: next, rest } =
-            pacer::decide(&budget, batch, &Measured { records, engine, elapsed });
-        batch = next;
-        thread::sleep(rest);
+        thread::sleep(pacer.rest_after(&budget, &Measured { records, engine, spent }));
     }
 }

@@ -8,14 +8,13 @@ use crate::core::{Change, Core, Shared};
 use crate::error::{Error, Result};
 use crate::ledger::Event;
 use crate::migration::backfill::{Stepped, TableBackfill};
-use crate::migration::pacer::{self, Budget, Measured};
+use crate::migration::pacer::{Budget, Measured, Pacer};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
-use crate::migration::turns::{self, timed};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::{Instant, thread};
+use crate::turns::{self, Steps};
 
-const FIRST_BATCH: usize = 16;
 /// How often an idle worker looks for work that old writers made.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 const SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -71,7 +70,7 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: 
             table.casts().ok_or_else(|| Error::state(&run.name, "the code of its version is gone"))?;
         tables.push(TableBackfill::new(table, casts));
     }
-    let mut batch = FIRST_BATCH;
+    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
     let mut space_checked: Option<Instant> = None;
     let mut tidied: Option<Instant> = None;
     while !run.stopping() {
@@ -91,7 +90,8 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: 
         let budget = run.control().budget;
         core.shared.recorder.budget_ns.store(nanos(budget.pause()), crate::sync::atomic::Ordering::Relaxed);
         give_way_within(&budget, &core.shared, || run.stopping());
-        let (stepped, elapsed) = timed(|| step_first_unfinished(&mut tables, meter, batch));
+        let batch = pacer.batch();
+        let (stepped, spent) = steps.timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
         if stepped.moved {
             run.sleep(Duration::from_millis(1));
@@ -112,10 +112,8 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: 
         }
         core.shared.recorder.batch(stepped.engine);
         run.set_activity(Activity::Backfill);
-        let measured = Measured { records: stepped.records, engine: stepped.engine, elapsed };
-        let decision = pacer::decide(&budget, batch, &measured);
-        batch = decision.batch;
-        rest(run, decision.rest);
+        let measured = Measured { records: stepped.records, engine: stepped.engine, spent };
+        rest(run, pacer.rest_after(&budget, &measured));
     }
     Ok(())
 }

@@ -13,9 +13,6 @@ use crate::sync::{Instant, thread};
 /// A turn that took longer to come back was not just an operation of someone else's.
 #[cfg(not(exuvia_shuttle))]
 const CROWDED: Duration = Duration::from_micros(500);
-/// How much longer than the core's time a step counts at most.
-const WAIT_SHARE_MAX: u32 = 4;
-
 /// Lets a thread go first that waits for this core. After every record: a scheduler may leave a running thread its core
 /// for longer than a whole batch takes, also before one of higher priority (Linux does, since EEVDF), and then a batch
 /// is what a foreground call waits for.
@@ -61,17 +58,23 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 #[cfg(not(exuvia_shuttle))]
 pub(crate) fn rest_while(busy: impl Fn() -> bool) {
     thread_local! {
-        /// When the last rest ended, and what was left of the patience.
-        static LAST: std::cell::Cell<Option<(Instant, Duration)>> = const { std::cell::Cell::new(None) };
+        /// How long the thread had had a core at the last rest, and what was left of the patience.
+        static LAST: std::cell::Cell<Option<(Duration, Duration)>> = const { std::cell::Cell::new(None) };
     }
     let begun = Instant::now();
-    let patience = LAST.get().map_or(PATIENCE_MAX, |(ended, left)| patience(left, begun - ended));
-    while begun.elapsed() < patience && busy() {
+    // Where the system does not tell how long a thread had a core, all of its time counts.
+    let worked = core_time().unwrap_or_else(|| BEGAN.elapsed());
+    let patience = LAST.get().map_or(PATIENCE_MAX, |(at, left)| patience(left, worked.saturating_sub(at)));
+    let mut rested = Duration::ZERO;
+    while rested < patience && busy() {
         thread::sleep(LOOK_EVERY);
+        rested = begun.elapsed();
     }
-    let ended = Instant::now();
-    LAST.set(Some((ended, patience.saturating_sub(ended - begun))));
+    LAST.set(Some((worked, patience.saturating_sub(rested))));
 }
+
+#[cfg(not(exuvia_shuttle))]
+static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
 /// The patience after so much time without a rest.
 #[cfg(not(exuvia_shuttle))]
@@ -87,13 +90,47 @@ pub(crate) fn rest_while(busy: impl Fn() -> bool) {
     }
 }
 
-/// Time that a step took, user code included; without most of the time for which it had no core, if that was long.
-pub(crate) fn timed<R>(work: impl FnOnce() -> R) -> (R, Duration) {
-    let (start, core) = (Instant::now(), core_time());
-    let result = work();
-    let elapsed = start.elapsed();
-    let used = core.zip(core_time()).map(|(before, after)| after.saturating_sub(before));
-    (result, used.map_or(elapsed, |used| elapsed.min(used * WAIT_SHARE_MAX)))
+/// What a step took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// How long the thread had a core; where the system does not tell, how long the step took.
+    pub(crate) core: Duration,
+    /// Since the end of the last step: rests, waits for a core or the medium, and this step.
+    pub(crate) wall: Duration,
+}
+
+/// Measures step after step of one thread.
+pub(crate) struct Steps {
+    ended: Instant,
+    begun: (Instant, Option<Duration>),
+}
+
+impl Steps {
+    /// Before the first step.
+    pub(crate) fn new() -> Self {
+        let now = Instant::now();
+        Self { ended: now, begun: (now, core_time()) }
+    }
+
+    /// A step begins: what was since the last one was rest.
+    pub(crate) fn begin(&mut self) {
+        self.begun = (Instant::now(), core_time());
+    }
+
+    /// A step ends.
+    pub(crate) fn end(&mut self) -> Spent {
+        let (now, (begun, before)) = (Instant::now(), self.begun);
+        let core = before.zip(core_time()).map(|(before, after)| after.saturating_sub(before));
+        let spent = Spent { core: core.unwrap_or(now - begun), wall: now - self.ended };
+        self.ended = now;
+        spent
+    }
+
+    pub(crate) fn timed<R>(&mut self, step: impl FnOnce() -> R) -> (R, Spent) {
+        self.begin();
+        let result = step();
+        (result, self.end())
+    }
 }
 
 /// How long this thread has had a core, where the system tells.
@@ -172,11 +209,14 @@ mod tests {
 
     #[test]
     #[cfg(all(target_os = "linux", not(exuvia_shuttle)))]
-    fn a_step_that_had_no_core_counts_little() {
-        let ((), slept) = timed(|| thread::sleep(Duration::from_millis(200)));
-        assert!(slept < Duration::from_millis(100), "{slept:?}");
+    fn a_step_counts_for_the_time_that_it_had_a_core() {
+        let mut steps = Steps::new();
+        let rest = Duration::from_millis(100);
+        thread::sleep(rest);
+        let ((), slept) = steps.timed(|| thread::sleep(rest));
+        assert!(slept.core < rest / 2 && slept.wall >= rest * 2, "{slept:?}");
         let work = Duration::from_millis(20);
-        let (sum, worked) = timed(|| {
+        let (sum, worked) = steps.timed(|| {
             let (start, before) = (Instant::now(), core_time().unwrap());
             let mut sum = 0u64;
             while core_time().unwrap() - before < work && start.elapsed() < Duration::from_secs(5) {
@@ -185,6 +225,7 @@ mod tests {
             sum
         });
         // All of it, up to the difference of two clocks.
-        assert!(worked > work * 9 / 10 && sum != 0, "{worked:?}");
+        assert!(worked.core > work * 9 / 10 && sum != 0, "{worked:?}");
+        assert!(worked.wall >= worked.core * 9 / 10, "{worked:?}");
     }
 }
