@@ -54,13 +54,20 @@ pub(crate) struct TableBackfill<'a> {
     page: VecDeque<(Value, Value)>,
     page_end: bool,
     calls: Vec<Duration>,
+    /// Whether it goes on without giving its turn away after each call, as work without a budget does.
+    keeps_turns: bool,
 }
 
 impl<'a> TableBackfill<'a> {
     pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
         let (page, calls) = (VecDeque::new(), Vec::new());
-        Self { table, shared, casts, page, page_end: false, calls }
+        Self { table, shared, casts, page, page_end: false, calls, keeps_turns: false }
+    }
+
+    /// For the steps to come.
+    pub(crate) fn keep_turns(&mut self, keeps_turns: bool) {
+        self.keeps_turns = keeps_turns;
     }
 
     /// Works through up to `batch` records.
@@ -103,7 +110,9 @@ impl<'a> TableBackfill<'a> {
             result
         });
         self.calls.push(took);
-        give_turn();
+        if !self.keeps_turns {
+            give_turn();
+        }
         result
     }
 
@@ -132,7 +141,7 @@ impl<'a> TableBackfill<'a> {
         stepped: &mut Stepped,
     ) -> Result<()> {
         self.save_when_durable()?;
-        let mut last = None;
+        let mut last: Option<Value> = None;
         let mut quarantined = 0;
         while stepped.records < batch {
             if self.page.is_empty() {
@@ -143,7 +152,9 @@ impl<'a> TableBackfill<'a> {
                 if stepped.records > 0 && self.calls.iter().sum::<Duration>() > Duration::from_micros(200) {
                     break;
                 }
-                let cursor = last.clone().unwrap_or_else(|| self.table.progress.lock().cursor.clone());
+                let cursor = last
+                    .as_ref()
+                    .map_or_else(|| self.table.progress.lock().cursor.clone(), |key| key.to_vec());
                 let lower = if cursor.is_empty() && !self.started(&last) {
                     Bound::Unbounded
                 } else {
@@ -172,12 +183,12 @@ impl<'a> TableBackfill<'a> {
                 }
             }
             stepped.records += 1;
-            last = Some(key.to_vec());
+            last = Some(key);
         }
         let mut progress = self.table.progress.lock();
         progress.counts.copied += stepped.records as u64;
         progress.counts.quarantined += quarantined;
-        if let Some(last) = last {
+        if let Some(last) = last.map(|key| key.to_vec()) {
             progress.cursor.clone_from(&last);
             if !stepped.moved {
                 self.table.state.set_frontier(Frontier::After(last.clone()));
@@ -197,7 +208,7 @@ impl<'a> TableBackfill<'a> {
     }
 
     /// Whether an empty cursor means "nothing copied yet" and not "the empty key was copied".
-    fn started(&self, last: &Option<Vec<u8>>) -> bool {
+    fn started(&self, last: &Option<Value>) -> bool {
         last.is_some() || self.table.progress.lock().counts.copied > 0
     }
 

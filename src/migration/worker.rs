@@ -91,6 +91,8 @@ fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: 
         core.shared.recorder.budget_ns.store(nanos(budget.pause()), crate::sync::atomic::Ordering::Relaxed);
         give_way_within(&budget, &core.shared, || run.stopping());
         let batch = pacer.batch();
+        let hurried = budget == Budget::unlimited();
+        tables.iter_mut().for_each(|table| table.keep_turns(hurried));
         let (stepped, spent) = steps.timed(|| step_first_unfinished(&mut tables, meter, batch));
         let stepped = stepped?;
         if stepped.moved {
