@@ -6,7 +6,7 @@ use exuvia::engine::MemoryEngine;
 use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
 use parking_lot::Mutex;
 
-use crate::scene::{BASE, bytes, first2, scene};
+use crate::scene::{BASE, bytes, complete, first2, scene};
 use crate::types::*;
 
 fn memory() -> Store {
@@ -258,4 +258,57 @@ fn same_bytes_that_are_not_are_refused_by_begin() {
     assert_eq!(format!("{:?}", store.inventory().unwrap()), format!("{inventory:?}"));
     old.put(&7, &v1("Ann N7", 7)).unwrap();
     assert_eq!((old.len().unwrap(), longer.len().unwrap()), (6, 6));
+}
+
+/// What the status and the ledger say was done. A merge that drops what only the newer form held is never silent.
+#[test]
+fn what_is_done_is_counted_where_the_docs_say_so() {
+    let store = memory();
+    let old: Table<u64, UserV1> = store.table("users").unwrap();
+    fill(&old, 5);
+    let wide: Table<u64, Wide> = store.table("users").unwrap();
+    let migration = store.migration("wide").table(&wide).paused().begin().unwrap();
+    let counts = || migration.status().unwrap().tables[0].counts;
+    migration.step(3).unwrap();
+    assert_eq!(counts().copied, 3);
+    complete(&migration);
+    // The old form says something else than the newer one: the default merge drops what was the newer one's own.
+    wide.put(&1, &Wide(10, "own".to_owned())).unwrap();
+    old.put(&1, &v1("Ann N", 11)).unwrap();
+    // It says the same: nothing is dropped.
+    wide.put(&2, &Wide(20, "own".to_owned())).unwrap();
+    old.put(&2, &v1("Ann N", 20)).unwrap();
+    old.put(&3, &v1("Ann N", 30)).unwrap();
+    complete(&migration);
+    let now = counts();
+    assert_eq!((now.copied, now.brought_forward, now.merges_dropped, now.quarantined), (5, 3, 1, 0));
+    assert_eq!(store.stats().unwrap().merges_dropped, 1);
+    assert_eq!(wide.get(&1).unwrap().unwrap().1, "x".repeat(500));
+    assert_eq!(wide.get(&2).unwrap().unwrap().1, "own");
+    old.put(&3, &v1("Ann N", 31)).unwrap();
+    old.put(&0, &v1("Ann N", 32)).unwrap();
+    old.remove(&4).unwrap();
+    migration.contract().unwrap().execute().unwrap();
+    let ledger = store.ledger().unwrap();
+    let contract = ledger.iter().find(|entry| entry.what == "contract").unwrap();
+    let verified = ("users verified".to_owned(), 4);
+    let forwarded = ("users brought forward".to_owned(), 2);
+    assert_eq!(contract.counts, [verified, forwarded]);
+}
+
+#[test]
+fn records_that_go_to_the_quarantine_are_counted() {
+    let s = scene(5);
+    for id in [1, 3] {
+        s.old.put(&id, &v1("Nolastname", 1)).unwrap();
+    }
+    let migration = s.begin();
+    let counts = || migration.status().unwrap().tables[0].counts;
+    complete(&migration);
+    assert_eq!((counts().copied, counts().quarantined), (5, 2));
+    for id in [2, 4] {
+        s.old.put(&id, &v1("Nolastname", 1)).unwrap();
+    }
+    complete(&migration);
+    assert_eq!((counts().brought_forward, counts().quarantined), (0, 4));
 }
