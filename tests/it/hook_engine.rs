@@ -68,6 +68,8 @@ type Watcher = Arc<dyn Fn(Call, &str) + Send + Sync>;
 
 #[derive(Default)]
 struct Hooks {
+    /// The tree whose next scan answers an empty page that is not the end.
+    blank: Mutex<Option<String>>,
     rules: Mutex<Vec<Rule>>,
     counts: Mutex<BTreeMap<(Call, String), u64>>,
     watcher: Mutex<Option<Watcher>>,
@@ -254,6 +256,11 @@ impl HookEngine {
         self.rule(When::Before, Some(call), tree, None, nth, Action::Fail(EngineErrorKind::Io));
     }
 
+    /// Lets the next scan of a tree answer an empty page that is not the end.
+    pub fn blank(&self, tree: &str) {
+        *self.hooks.blank.lock().unwrap() = Some(tree.to_owned());
+    }
+
     /// As [`fail`](Self::fail), with an error of this kind.
     pub fn fail_as(&self, call: Call, tree: &str, nth: u64, kind: EngineErrorKind) {
         self.rule(When::Before, Some(call), tree, None, nth, Action::Fail(kind));
@@ -406,6 +413,9 @@ impl Tree for HookTree {
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
+        if self.hooks.blank.lock().unwrap().take_if(|tree| *tree == self.name).is_some() {
+            return Ok(false);
+        }
         self.hooks.page_max.fetch_max(limit as u64, Ordering::SeqCst);
         let call = || self.inner.scan(range, reverse, limit, page);
         self.hooks.around(Call::Scan, &[&self.name], None, call)

@@ -685,6 +685,22 @@ fn invariant_10_contract_only_with_proof_and_only_contract_and_abandon_destroy()
     assert!(s.store.verify().unwrap().is_clean());
 }
 
+/// Of either side: what the other page does not reach is not proven by it.
+#[test]
+fn invariant_12_an_empty_page_that_is_not_the_end_is_no_proof() {
+    let s = scene(10);
+    let migration = s.begin();
+    complete(&migration);
+    for tree in [BASE, OVERLAY] {
+        let plan = migration.contract().unwrap();
+        s.engine.blank(tree);
+        let refused = plan.execute();
+        assert!(matches!(refused, Err(Error::Engine(_))), "{tree}: {refused:?}");
+        assert_eq!(phase(&migration), Phase::Complete);
+    }
+    s.contract(&migration);
+}
+
 /// Every verb appends exactly one entry, in the same commit as the change itself: cut off right after that
 /// commit, either both are there or neither.
 #[test]
