@@ -237,7 +237,12 @@ mod tests {
         let budget = Budget::default().core_share(0.01);
         let rest = Pacer::new().rest_after(&budget, &measured(10, US(2000)));
         assert_eq!(rest, Duration::from_millis(198));
-        assert_eq!(Pacer::new().rest_after(&budget, &measured(10, Duration::from_secs(60))), REST_MAX);
+        let mut pacer = Pacer::new();
+        assert_eq!(pacer.rest_after(&budget, &measured(10, Duration::from_secs(60))), REST_MAX);
+        // That one rest was for all of it.
+        let spent = Spent { core: US(10), wall: REST_MAX + US(10) };
+        let next = pacer.rest_after(&budget, &Measured { records: 10, engine: US(5), spent });
+        assert!(next < Duration::from_millis(2), "{next:?}");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The sweeper: what closed migrations left behind, in small steps under the pause budget.
 //!
-//! 1. Trees that the catalog does not name are emptied page by page and then dropped (generation ids are never
-//!    used again, so such a tree is certainly nobody's).
+//! 1. Trees that the catalog does not name are emptied page by page, unless the engine drops a full one at once, and then
+//!    dropped (generation ids are never used again, so such a tree is certainly nobody's). First, so that the rest can
+//!    use their space.
 //! 2. A generation that a contract left with companions and tombstones is cleaned by compare-and-set. The work
 //!    belongs to a generation, and `begin` stops it first (rule 5); it need not have finished, since in a base a
 //!    tombstone is absence and a companion means nothing.

@@ -144,7 +144,7 @@ fn kill_on(state: &State, kind: EngineKind, seed: u64, kills: u64) -> Result<boo
     }
     let totals = state.totals(&campaign)?;
     totals.print(&campaign);
-    let names = process::names();
+    let names = process::names(kind);
     let unmet: Vec<_> =
         names.iter().filter(|name| !totals.counts.contains_key(&format!("at: {name}"))).collect();
     println!("named points: {} of {} met", names.len() - unmet.len(), names.len());
