@@ -119,10 +119,10 @@ impl Steps {
 
     /// A step ends.
     pub(crate) fn end(&mut self) -> Spent {
-        let (now, (begun, before)) = (Instant::now(), self.begun);
+        let (begun, before) = self.begun;
         let core = before.zip(core_time()).map(|(before, after)| after.saturating_sub(before));
-        let spent = Spent { core: core.unwrap_or(now - begun), wall: now - self.ended };
-        self.ended = now;
+        let spent = Spent { core: core.unwrap_or_else(|| begun.elapsed()), wall: self.ended.elapsed() };
+        self.ended = Instant::now();
         spent
     }
 
