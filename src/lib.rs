@@ -75,7 +75,6 @@ mod store;
 mod sync;
 mod table;
 mod transaction;
-mod turns;
 mod version;
 mod write;
 

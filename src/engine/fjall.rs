@@ -31,6 +31,7 @@
 
 mod batches;
 mod check;
+mod close;
 mod database;
 mod fence;
 mod journal;
@@ -50,7 +51,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fjall::compaction::Leveled;
 use fjall::{AbstractTree, Database, KeyspaceCreateOptions, PersistMode};
@@ -83,10 +84,6 @@ const TREES_MAX: usize = 900;
 const QUEUE_PLACES: usize = 1000;
 /// Bytes that a record takes in a memtable besides its key and value, about.
 const MEMTABLE_OVERHEAD: usize = 100;
-/// Bytes in a memtable from which on a close writes it out: fewer are read from the journal in a moment at the next open.
-const CLOSE_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// The longest that a close waits for that. It is for the sake of the next open only.
-const CLOSE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// How long a writer waits before it looks again whether fjall has caught up.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 
@@ -317,32 +314,6 @@ impl Shared {
         }
         for records in trees.values() {
             self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
-        }
-        Ok(())
-    }
-
-    /// Before the end: has large memtables written out, as an open would fill them again from the journal, record by
-    /// record. What it does not get to is in the journal.
-    fn write_out_at_close(&self) -> EngineResult<()> {
-        let db = self.db()?;
-        let trees = Arc::clone(&self.trees.read());
-        let begun = Instant::now();
-        for records in trees.values() {
-            self.fence.call(Access::Write, &records.name, || {
-                let tree = &records.keyspace.tree;
-                if tree.active_memtable().size() < CLOSE_BYTES_MIN {
-                    return Ok(false);
-                }
-                records.keyspace.rotate_memtable()
-            })?;
-        }
-        for records in trees.values() {
-            let waits = || Ok(records.keyspace.sealed_memtable_count() > 0);
-            while self.fence.call(Access::Write, &records.name, waits)? && begun.elapsed() < CLOSE_WAIT_MAX {
-                std::thread::sleep(CATCH_UP_WAIT);
-                // Says so if the threads that are waited for have failed.
-                self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
-            }
         }
         Ok(())
     }

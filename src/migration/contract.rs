@@ -24,12 +24,12 @@ use crate::ledger::Event;
 use crate::migration::backfill::TableBackfill;
 use crate::migration::pacer::{Measured, Pacer};
 use crate::migration::run::{Run, RunTable};
+use crate::migration::turns::Steps;
 use crate::migration::{Migration, worker};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::Instant;
-use crate::turns::Steps;
 
 /// What a contract will destroy. Nothing happens until [`ContractPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]

@@ -18,13 +18,13 @@ use crate::ledger::Event;
 use crate::migration::pacer::{Measured, Pacer};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, RunTable};
+use crate::migration::turns::{Steps, give_turn};
 use crate::migration::worker;
 use crate::resolve::{self, Form, Side};
 use crate::route::{Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
 use crate::sync::{Instant, thread};
-use crate::turns::{Steps, give_turn};
 use crate::write::fold_commit;
 
 pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {

@@ -23,6 +23,7 @@ mod retry;
 mod run;
 mod status;
 mod sweep;
+mod turns;
 mod worker;
 
 use std::sync::Arc;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use crate::core::Shared;
 use crate::engine::EngineResult;
 use crate::migration::pacer::{Budget, Measured, Pacer};
+use crate::migration::turns::Steps;
 use crate::migration::worker;
 use crate::stats::BackgroundMeter;
 use crate::sync::thread;
-use crate::turns::Steps;
 
 /// As many calls as a batch has, then a rest: as a backfill, but in the caller's thread.
 pub(crate) struct Paced {

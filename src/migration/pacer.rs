@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use crate::turns::Spent;
+use crate::migration::turns::Spent;
 
 /// What a backfill may take: bounds on a pause and on its share of a core. Can be changed while it runs.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -17,6 +17,7 @@ use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::ledger::Event;
 use crate::migration::pacer::{Measured, Pacer};
+use crate::migration::turns::{Steps, give_turn};
 use crate::migration::worker;
 use crate::observe::WorkKind;
 use crate::route::{Kind, TableState};
@@ -24,7 +25,6 @@ use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::Instant;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::{self, JoinHandle};
-use crate::turns::{Steps, give_turn};
 
 pub(crate) struct Sweeper {
     stop: Arc<AtomicBool>,
@@ -96,16 +96,19 @@ impl Core {
 fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
     let meter = core.shared.recorder.background();
     let catalog = core.catalog();
+    let unswept = catalog
+        .tables
+        .iter()
+        .filter(|(_, table)| table.migration.is_none() && table.generations.iter().any(|g| g.unswept));
+    let unswept = unswept.map(|(name, _)| core.table(name)).collect::<Result<Vec<_>>>()?;
+    unswept.iter().for_each(|state| state.set_activity(Activity::Sweep));
     // What nobody reads goes first: the sweep of the records can use its space.
     if !drop_dead(core, &meter, stop)? {
         return Ok(());
     }
-    for (name, table) in &catalog.tables {
-        if table.migration.is_none() && table.generations.iter().any(|g| g.unswept) {
-            let state = core.table(name)?;
-            if !clean(core, &state, &meter, stop)? {
-                return Ok(());
-            }
+    for state in &unswept {
+        if !clean(core, state, &meter, stop)? {
+            return Ok(());
         }
     }
     for name in catalog.tables.keys() {
@@ -159,7 +162,6 @@ fn clean(
     let Kind::Settled { tree, .. } = &route.kind else {
         return Ok(true);
     };
-    state.set_activity(Activity::Sweep);
     let mut swept = 0;
     let finished = paced(&core.shared, &*tree.tree, meter, stop, |key, value, calls| {
         // A damaged record is left for its readers to find.

@@ -11,9 +11,9 @@ use crate::migration::backfill::{Stepped, TableBackfill};
 use crate::migration::pacer::{Budget, Measured, Pacer};
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
+use crate::migration::turns::{self, Steps};
 use crate::stats::{Activity, BackgroundMeter};
 use crate::sync::{Instant, thread};
-use crate::turns::{self, Steps};
 
 /// How often an idle worker looks for work that old writers made.
 const LOOK_EVERY: Duration = Duration::from_millis(20);

@@ -326,3 +326,28 @@ fn many_small_writes_leave_memory() {
     };
     until("most is in sorted files", written_out);
 }
+
+/// What a close leaves in the journal is put into memory by the next open, record by record.
+#[test]
+fn a_close_writes_large_memtables_out_and_leaves_small_ones() {
+    for (records, written) in [(10u32, false), (90, true)] {
+        let dir = Scratch::new("fjall-close");
+        let engine = open(dir.path()).unwrap();
+        let tree = engine.tree("t").unwrap();
+        (0..records).for_each(|n| tree.put(&n.to_be_bytes(), &[7; 64 * 1024]).unwrap());
+        drop((tree, engine));
+        let bytes = table_bytes(&dir.path().join("keyspaces"));
+        assert_eq!(bytes >= 4 * 1024 * 1024, written, "{records} records: {bytes} bytes");
+        let engine = open(dir.path()).unwrap();
+        let tree = engine.tree("t").unwrap();
+        let found = (0..records).filter(|n| tree.get(&n.to_be_bytes()).unwrap().is_some()).count();
+        assert_eq!(found, records as usize);
+    }
+}
+
+fn table_bytes(keyspaces: &Path) -> u64 {
+    let tables =
+        std::fs::read_dir(keyspaces).unwrap().map(|keyspace| keyspace.unwrap().path().join("tables"));
+    let files = tables.filter_map(|tables| std::fs::read_dir(tables).ok()).flatten();
+    files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+}

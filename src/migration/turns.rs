@@ -13,6 +13,7 @@ use crate::sync::{Instant, thread};
 /// A turn that took longer to come back was not just an operation of someone else's.
 #[cfg(not(exuvia_shuttle))]
 const CROWDED: Duration = Duration::from_micros(500);
+
 /// Lets a thread go first that waits for this core. After every record: a scheduler may leave a running thread its core
 /// for longer than a whole batch takes, also before one of higher priority (Linux does, since EEVDF), and then a batch
 /// is what a foreground call waits for.
@@ -58,23 +59,25 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 #[cfg(not(exuvia_shuttle))]
 pub(crate) fn rest_while(busy: impl Fn() -> bool) {
     thread_local! {
-        /// How long the thread had had a core at the last rest, and what was left of the patience.
+        /// How long the thread had worked when the last rest ended, and what was left of the patience.
         static LAST: std::cell::Cell<Option<(Duration, Duration)>> = const { std::cell::Cell::new(None) };
     }
     let begun = Instant::now();
-    // Where the system does not tell how long a thread had a core, all of its time counts.
-    let worked = core_time().unwrap_or_else(|| BEGAN.elapsed());
-    let patience = LAST.get().map_or(PATIENCE_MAX, |(at, left)| patience(left, worked.saturating_sub(at)));
+    let patience = LAST.get().map_or(PATIENCE_MAX, |(at, left)| patience(left, worked().saturating_sub(at)));
     let mut rested = Duration::ZERO;
     while rested < patience && busy() {
         thread::sleep(LOOK_EVERY);
         rested = begun.elapsed();
     }
-    LAST.set(Some((worked, patience.saturating_sub(rested))));
+    LAST.set(Some((worked(), patience.saturating_sub(rested))));
 }
 
+/// How long this thread has worked; where the system does not tell, all of its time but for the rests counts.
 #[cfg(not(exuvia_shuttle))]
-static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+fn worked() -> Duration {
+    static BEGAN: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+    core_time().unwrap_or_else(|| BEGAN.elapsed())
+}
 
 /// The patience after so much time without a rest.
 #[cfg(not(exuvia_shuttle))]
