@@ -332,13 +332,13 @@ fn many_small_writes_leave_memory() {
 fn a_close_writes_large_memtables_out_and_leaves_small_ones() {
     for (records, written) in [(10u32, false), (90, true)] {
         let dir = Scratch::new("fjall-close");
-        let engine = open(dir.path()).unwrap();
+        let engine = FjallEngine::open(dir.path(), FjallOptions::default()).unwrap();
         let tree = engine.tree("t").unwrap();
         (0..records).for_each(|n| tree.put(&n.to_be_bytes(), &[7; 64 * 1024]).unwrap());
         drop((tree, engine));
         let bytes = table_bytes(&dir.path().join("keyspaces"));
         assert_eq!(bytes >= 4 * 1024 * 1024, written, "{records} records: {bytes} bytes");
-        let engine = open(dir.path()).unwrap();
+        let engine = FjallEngine::open(dir.path(), FjallOptions::default()).unwrap();
         let tree = engine.tree("t").unwrap();
         let found = (0..records).filter(|n| tree.get(&n.to_be_bytes()).unwrap().is_some()).count();
         assert_eq!(found, records as usize);
