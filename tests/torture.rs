@@ -55,7 +55,7 @@ const USAGE: &str = "torture CAMPAIGN [--state FILE] [--seed N] [--engine sled|f
   schedules  [--schedules 20000] [--theme NAME] [--way NAME]: the chosen interleavings of schedules/, which it builds by itself
   corruption [--engine sled|fjall]: every byte and length of every file of a small store damaged, one at a time (TMPDIR: in memory)
   soak       --engine sled|fjall [--minutes 60] [--every 5 (seconds)] [--keys 6000] [--rate 1000 (a second)]
-             [--pause-ms 20] [--samples FILE] [--directory DIR]
+             [--pause-ms 20] [--cache-mib 32] [--samples FILE] [--directory DIR]
   report     the totals of all campaigns so far
 
 Without --engine a campaign runs on both, one after the other. --case makes one case again, and counts nothing.";
@@ -116,6 +116,7 @@ fn soak(state: &State, mut args: Args) -> Result<bool, String> {
     let every: f64 = args.get("every", 5.0)?;
     let (keys, rate, pause_ms) =
         (args.get("keys", 6000)?, args.get("rate", 1000)?, args.get("pause-ms", 20)?);
+    let cache_mib: u64 = args.get("cache-mib", 32)?;
     let samples = args.text("samples").map(PathBuf::from);
     let directory = args.text("directory").map(PathBuf::from);
     args.end()?;
@@ -137,6 +138,7 @@ fn soak(state: &State, mut args: Args) -> Result<bool, String> {
             keys,
             rate,
             pause: Duration::from_millis(pause_ms),
+            cache: cache_mib << 20,
             directory: directory.clone(),
             samples,
         };
@@ -145,7 +147,7 @@ fn soak(state: &State, mut args: Args) -> Result<bool, String> {
         let again = format!(
             "cargo test --release --features torture --test torture -- soak --engine {} --seed {seed} \
              --minutes {minutes} --keys {keys} --rate {rate} \
-             --pause-ms {pause_ms} --state /tmp/again.json",
+             --pause-ms {pause_ms} --cache-mib {cache_mib} --state /tmp/again.json",
             kind.name()
         );
         state.add(&campaign, |totals| {

@@ -80,7 +80,9 @@ impl AbandonPlan {
     fn discard(&self, core: &Core, started: Instant) -> Result<()> {
         // Flush before the commit that closes a migration (rule 10).
         core.shared.flush()?;
-        let event = self.migration.event("abandon").count("new writes discarded", 1);
+        // How many writes that is nobody has counted: it would be a walk through the overlay.
+        let tables = self.destroys.len() as u64;
+        let event = self.migration.event("abandon").count("tables whose new writes are discarded", tables);
         close_at_from(core, &self.run, started, event, Phase::RolledBack)
     }
 

@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 
 use exuvia::engine::EngineKind;
-use exuvia::{Error, Store, Table};
+#[cfg(feature = "fjall")]
+use exuvia::Table;
+use exuvia::{Error, Store};
 
 use crate::scratch::Scratch;
+#[cfg(feature = "fjall")]
 use crate::types::{UserV1, v1};
 
 fn open(path: &Path, asked: Option<EngineKind>) -> Result<Store, Error> {

@@ -6,7 +6,7 @@ use exuvia::engine::MemoryEngine;
 use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
 use parking_lot::Mutex;
 
-use crate::scene::{BASE, DERIVED, OVERLAY, bytes, complete, first, first2, phase, raw, scene};
+use crate::scene::{BASE, CATALOG, DERIVED, OVERLAY, bytes, complete, first, first2, phase, raw, scene};
 use crate::types::*;
 
 fn memory() -> Store {
@@ -56,10 +56,6 @@ fn from_begin_to_contract() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     assert!(store.verify().unwrap().is_clean(), "{:?}", store.verify());
-    for entry in store.ledger().unwrap() {
-        println!("{entry:?}");
-    }
-    println!("{:?}", store.inventory().unwrap());
 }
 
 #[test]
@@ -75,8 +71,21 @@ fn abandon_keeps_or_discards() {
         new.put(&1000, &v2("New", "N", 4, Some("b@x"))).unwrap();
         new.remove(&5).unwrap();
         migration.rollback().unwrap();
-        migration.abandon(writes).unwrap().execute().unwrap();
+        let plan = migration.abandon(writes).unwrap();
         let keep = writes == NewWrites::Keep;
+        let says = if keep {
+            "table users: what only version 2 holds; every record stays as version 1 reads it"
+        } else {
+            "table users: every write since split began; the table is exactly as it was then"
+        };
+        assert_eq!(plan.destroys(), [says]);
+        let shown = format!("abandoning migration split will destroy, for good:\n  {says}\n");
+        assert_eq!(plan.to_string(), shown);
+        plan.execute().unwrap();
+        let ledger = store.ledger().unwrap();
+        let count = if keep { ("records folded", 3) } else { ("tables whose new writes are discarded", 1) };
+        assert_eq!(ledger.last().unwrap().what, "abandon");
+        assert_eq!(ledger.last().unwrap().counts, [(count.0.to_owned(), count.1)]);
         assert_eq!(old.get(&3).unwrap(), Some(if keep { v1("Bob B", 4) } else { v1("Ann N3", 3) }));
         assert_eq!(old.get(&5).unwrap().is_some(), !keep);
         assert_eq!(old.get(&1000).unwrap().is_some(), keep);
@@ -298,6 +307,45 @@ fn what_is_done_is_counted_where_the_docs_say_so() {
     let verified = ("users verified".to_owned(), 4);
     let forwarded = ("users brought forward".to_owned(), 2);
     assert_eq!(contract.counts, [verified, forwarded]);
+}
+
+/// By the cursor's place between the first key and the last: exact where keys are dense.
+#[test]
+fn the_status_says_how_much_is_done() {
+    let s = scene(1000);
+    assert!(!s.old.is_empty().unwrap() && !s.new.is_empty().unwrap());
+    let migration = s.begin();
+    let fraction = || migration.status().unwrap().fraction;
+    assert_eq!(fraction(), 0.0);
+    let mut copied = 0;
+    for records in [250, 250, 400] {
+        let before = copied;
+        copied = migration.step(records).unwrap().tables[0].counts.copied;
+        assert!(copied > before);
+        let is = copied as f64 / 1000.0;
+        assert!((fraction() - is).abs() < 0.01, "{copied} of 1000: {}", fraction());
+    }
+    complete(&migration);
+    assert_eq!(fraction(), 1.0);
+}
+
+/// What is kept of the backfill's way goes with the migration.
+#[test]
+fn a_closed_migration_leaves_no_progress_behind() {
+    let s = scene(5);
+    let kept = || s.engine.dump(CATALOG).keys().filter(|key| key.starts_with(b"progress/")).count();
+    for (name, contracts) in [("first", false), ("second", true)] {
+        let migration = s.store.migration(name).table(&s.new).paused().begin().unwrap();
+        complete(&migration);
+        assert_eq!(kept(), 1);
+        if contracts {
+            s.contract(&migration);
+        } else {
+            migration.rollback().unwrap();
+            migration.abandon(NewWrites::Discard).unwrap().execute().unwrap();
+        }
+        assert_eq!(kept(), 0);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use exuvia::shape::{KeyType, Shape};
 use exuvia::{Error, Store, Table, codec};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "json")]
 use crate::bad_input::says;
 use crate::stored::{self, Bytes, sealed};
 use crate::types::*;

@@ -47,6 +47,7 @@ mod model;
 mod observed;
 mod old_binary;
 mod opening;
+#[cfg(feature = "cli")]
 mod operator;
 mod ordering;
 mod private;

@@ -44,6 +44,8 @@ pub struct Soak {
     pub rate: u64,
     /// The backfill's pause budget.
     pub pause: Duration,
+    /// The engine's cache, in bytes.
+    pub cache: u64,
     pub directory: PathBuf,
     pub samples: PathBuf,
 }
@@ -156,7 +158,7 @@ impl Soak {
     fn open(&self) -> exuvia::Result<Store> {
         // Without rests: on a busy machine a backfill that gives way takes hours, and nothing would begin again.
         let budget = Budget::default().pause_max(self.pause).core_share(1.0);
-        let options = Store::options().engine(self.kind).cache_bytes(32 << 20).budget(budget);
+        let options = Store::options().engine(self.kind).cache_bytes(self.cache).budget(budget);
         options.free_bytes_min(0).open(&self.directory)
     }
 
