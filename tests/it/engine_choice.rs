@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use exuvia::engine::EngineKind;
 #[cfg(feature = "fjall")]
 use exuvia::Table;
+use exuvia::engine::EngineKind;
 use exuvia::{Error, Store};
 
 use crate::scratch::Scratch;
