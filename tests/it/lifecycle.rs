@@ -6,6 +6,7 @@ use exuvia::engine::MemoryEngine;
 use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
 use parking_lot::Mutex;
 
+use crate::hook_engine::{Call, HookEngine};
 use crate::scene::{BASE, CATALOG, DERIVED, OVERLAY, bytes, complete, first, first2, phase, raw, scene};
 use crate::types::*;
 
@@ -327,6 +328,92 @@ fn the_status_says_how_much_is_done() {
     }
     complete(&migration);
     assert_eq!(fraction(), 1.0);
+}
+
+/// The empty key is before every cursor but the one of a backfill that has not begun.
+#[test]
+fn a_record_under_the_empty_key_is_read_before_it_is_copied() {
+    let store = memory();
+    let old: Table<String, UserV1> = store.table("users").unwrap();
+    old.put(&String::new(), &first(1)).unwrap();
+    let new: Table<String, UserV2> = store.table("users").unwrap();
+    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    for _ in 0..2 {
+        assert_eq!(new.get(&String::new()).unwrap(), Some(first2(1)));
+        assert_eq!(new.scan(..).count(), 1);
+        complete(&migration);
+    }
+}
+
+/// What a sweep removed is counted, and it is swept once: neither the rest of the process nor a reopen does it again.
+#[test]
+fn a_sweep_is_of_what_is_left_over_and_is_done_once() {
+    let s = scene(20);
+    let migration = s.begin();
+    complete(&migration);
+    // A companion, a tombstone, and derived entries.
+    s.new.put(&1, &first2(100)).unwrap();
+    s.new.remove(&2).unwrap();
+    s.contract(&migration);
+    s.swept();
+    let plain = || {
+        s.engine.dump(OVERLAY).values().all(|bytes| raw(bytes).flags == 0 && raw(bytes).companion.is_none())
+    };
+    assert!(plain());
+    assert_eq!(s.engine.dump(OVERLAY).len(), 19);
+    let sweeps = |store: &Store| {
+        let ledger = store.ledger().unwrap().into_iter();
+        ledger.filter(|entry| entry.what == "sweep").map(|entry| entry.counts[0].1).collect::<Vec<_>>()
+    };
+    assert_eq!(sweeps(&s.store), [20]);
+    s.store.close().unwrap();
+    let again = crate::scene::open(&s.engine);
+    crate::scene::until("the sweep", || !again.is_sweeping());
+    assert_eq!(sweeps(&again), [20]);
+}
+
+/// A sweep that a close stops is not done, and the next open does the rest.
+#[test]
+fn a_sweep_that_is_stopped_goes_on_at_the_next_open() {
+    let s = scene(100);
+    let migration = s.begin();
+    complete(&migration);
+    let left =
+        |engine: &HookEngine| engine.dump(OVERLAY).values().filter(|bytes| raw(bytes).flags != 0).count();
+    assert_eq!(left(&s.engine), 100);
+    let closing = Arc::new(Mutex::new(None));
+    let (store, table, thread) = (s.store.clone(), s.new.clone(), Arc::clone(&closing));
+    s.engine.before(Call::Cas, OVERLAY, 3, move || {
+        // Closed by another thread, which waits for the sweep; this one goes on when the close has begun.
+        *thread.lock() = Some(std::thread::spawn(move || store.close()));
+        crate::scene::until("the close", || table.get(&1).is_err());
+    });
+    s.contract(&migration);
+    crate::scene::until("the close", || closing.lock().is_some());
+    let closed = closing.lock().take().unwrap().join().unwrap();
+    closed.unwrap();
+    assert!(left(&s.engine) > 0);
+    let again = crate::scene::open(&s.engine);
+    crate::scene::until("the sweep", || !again.is_sweeping());
+    assert_eq!(left(&s.engine), 0);
+}
+
+/// A complete migration has all in the overlay: a scan at its newer view asks the base for nothing. And pages grow.
+#[test]
+fn a_scan_makes_few_calls() {
+    let s = scene(2000);
+    let scans = |new: bool| {
+        s.engine.reset();
+        let records = if new { s.new.scan(..).count() } else { s.old.scan(..).count() };
+        assert_eq!(records, 2000);
+        (s.engine.count(Call::Scan, BASE), s.engine.count(Call::Scan, OVERLAY))
+    };
+    // 16 records, twice, then 32, 64, 128, and then 256 at a time: the first five read 256, and seven the rest.
+    assert_eq!(scans(false), (12, 0));
+    let migration = s.begin();
+    complete(&migration);
+    assert_eq!(scans(true), (0, 12));
+    assert!(scans(false).0 > 0);
 }
 
 /// What is kept of the backfill's way goes with the migration.
