@@ -225,6 +225,34 @@ fn damage_to_the_stores_own_values_costs_no_record() {
     }
 }
 
+/// A catalog that makes sense but for its checksum is taken as it reads, and that is said.
+#[test]
+fn a_catalog_with_a_wrong_name_is_taken_as_it_reads() {
+    let scratch = Scratch::new("salvage-name");
+    for kind in kinds() {
+        let (path, to) =
+            (scratch.path().join(kind.name()), scratch.path().join(format!("{}-new", kind.name())));
+        open_migration(kind, &path);
+        let expected = views(&open(&path));
+        let engine = kind.open(path.join(kind.name()), 16 << 20).unwrap();
+        let tree = engine.tree(CATALOG).unwrap();
+        let mut bytes = tree.get(b"catalog").unwrap().unwrap().to_vec();
+        while let Some(at) = bytes.windows(5).position(|name| name == b"split") {
+            bytes[at] = b'x';
+        }
+        tree.put(b"catalog", &bytes).unwrap();
+        engine.flush().unwrap();
+        drop((tree, engine));
+        says(&Store::open(&path).unwrap_err(), &["catalog is damaged"]);
+        let salvage = Store::salvage(&path, &to, None).unwrap();
+        let told = lost(&salvage);
+        assert!(told.iter().any(|(_, why)| why.contains("it is taken as it reads")), "{told:?}");
+        let store = open(&to);
+        assert_eq!(views(&store), expected);
+        store.open_migration("xplit").unwrap();
+    }
+}
+
 /// No catalog at all: tables are made up from what their trees hold.
 #[test]
 fn a_store_without_a_catalog_is_made_up_from_its_records() {

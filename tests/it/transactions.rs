@@ -308,6 +308,7 @@ fn a_transaction_over_the_engine_s_limits_is_refused() {
         let mut batch = store.batch();
         (0..count).for_each(|id| batch.put(&users, &id, v1(&"n".repeat(bytes), 1)));
         assert_eq!(batch.len() as u64, count);
+        assert!(!batch.is_empty());
         batch.commit()
     };
     for (count, bytes, unit) in [(1025, 1, "writes"), (10, 40_000, "bytes")] {
