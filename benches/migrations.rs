@@ -3,7 +3,8 @@
 //! those parts alone.
 //!
 //! - `operations`: writes and reads while a migration is open, beside those of a settled store; pairs in turn.
-//! - `rate`: a backfill without a budget beside the loop by hand on raw sled, with nothing else going on.
+//! - `rate`: a backfill without a budget beside loops by hand on raw sled, with nothing else going on: the one that overwrites, and one
+//!   that keeps the old records, as a store must that can roll back.
 //! - `growth`: rate and memory of a backfill without a budget, by the number of records; drawn into `migrations/growth.svg` in
 //!   cargo's directory for the temporary files of benchmarks.
 //! - `space`: bytes on disk before, during and after two migrations, one after the other.
@@ -90,6 +91,9 @@ fn operations(small: bool) -> Result<(), Failed> {
         let migration = begin(&open_store, "open", &v2);
         beside("get, not yet migrated", &|| gets(&v2), &|| gets(&settled));
         first_puts(engine, &v2, &settled, records);
+        if engine.name() == "sled" {
+            raw_first_puts(records);
+        }
         beside("put, not yet migrated", &|| puts(&v2), &|| puts(&settled));
         migration.unpause()?;
         migration.wait()?;
@@ -122,6 +126,33 @@ fn first_puts(engine: EngineKind, open: &Table<u64, ItemV2>, settled: &Table<u64
     );
 }
 
+/// What of that is sled's own: both forms of a record under keys that a new tree has not, beside the new form under keys
+/// that a tree has.
+fn raw_first_puts(records: u64) {
+    let dir = Scratch::new("first-raw");
+    let (db, settled) = raw(&dir.0, records);
+    let new = db.open_tree("new").expect("tree opens");
+    let keys: Vec<u64> = (0..records).map(|n| n * 48_271 % records).collect();
+    let (part, record) = (keys.len() / ROUNDS, upcast(7));
+    let (mut parts, now) = (keys.chunks_exact(part), Cell::new(&keys[..0]));
+    let puts = |tree: &sled::Tree, both: bool| {
+        for id in now.get() {
+            let mut value = encode(&record);
+            if both {
+                value.extend(encode(&item(7)));
+            }
+            tree.insert(id.to_be_bytes(), value).expect("raw put");
+        }
+    };
+    paired_fresh(
+        "sled itself (in exuvia's place): both forms into a new tree, beside the new form over an old one",
+        (ROUNDS, part),
+        || now.set(parts.next().unwrap_or_default()),
+        || puts(&new, true),
+        || puts(&settled, false),
+    );
+}
+
 /// Contracts, and waits until nothing of the old version is left.
 fn settle(migration: &Migration, store: &Store) -> Result<(), Failed> {
     migration.contract()?.execute()?;
@@ -140,31 +171,44 @@ fn bare_loop(tree: &sled::Tree) {
     }
 }
 
+/// The same, into a new tree, so that the old records are kept.
+fn keeping_loop(db: &sled::Db, tree: &sled::Tree) {
+    let kept = db.open_tree("new").expect("tree opens");
+    for entry in tree.iter() {
+        let (key, old) = entry.expect("raw scan");
+        let new = encode(&ItemV2::upcast(decode(&old)).expect("upcast"));
+        kept.compare_and_swap(key, None::<&[u8]>, Some(new)).expect("raw swap").expect("nobody else writes");
+    }
+}
+
 fn rate(small: bool) {
     let records: u64 = if small { 2_000 } else { 1_000_000 };
     let rounds = if small { 1 } else { 5 };
-    let (ours, raws) = (RefCell::new(None), RefCell::new(None));
-    paired_fresh(
-        &format!("sled: backfill without a budget of {records} records, beside the bare loop (a record)"),
-        (rounds, records as usize),
-        || {
-            drop((ours.take(), raws.take()));
-            let (our_dir, raw_dir) = (Scratch::new("rate"), Scratch::new("rate-raw"));
-            *ours.borrow_mut() = Some((exuvia(&our_dir.0, records), our_dir));
-            let (db, tree) = raw(&raw_dir.0, records);
-            *raws.borrow_mut() = Some((tree, db, raw_dir));
-        },
-        || {
-            let held = ours.borrow();
-            let ((store, _, new), _dir) = held.as_ref().expect("it is open");
-            backfill(store, "rate", new);
-        },
-        || {
-            let held = raws.borrow();
-            let (tree, ..) = held.as_ref().expect("it is open");
-            bare_loop(tree);
-        },
-    );
+    for keeps in [false, true] {
+        let what = if keeps { "a loop that keeps the old records" } else { "the bare loop" };
+        let (ours, raws) = (RefCell::new(None), RefCell::new(None));
+        paired_fresh(
+            &format!("sled: backfill without a budget of {records} records, beside {what} (a record)"),
+            (rounds, records as usize),
+            || {
+                drop((ours.take(), raws.take()));
+                let (our_dir, raw_dir) = (Scratch::new("rate"), Scratch::new("rate-raw"));
+                *ours.borrow_mut() = Some((exuvia(&our_dir.0, records), our_dir));
+                let (db, tree) = raw(&raw_dir.0, records);
+                *raws.borrow_mut() = Some((tree, db, raw_dir));
+            },
+            || {
+                let held = ours.borrow();
+                let ((store, _, new), _dir) = held.as_ref().expect("it is open");
+                backfill(store, "rate", new);
+            },
+            || {
+                let held = raws.borrow();
+                let (tree, db, _dir) = held.as_ref().expect("it is open");
+                if keeps { keeping_loop(db, tree) } else { bare_loop(tree) }
+            },
+        );
+    }
 }
 
 /// One point of a backfill: seconds since the begin, records done, MiB resident.

@@ -124,6 +124,28 @@ mod tests {
     }
 
     #[test]
+    fn a_set_is_held_whole_and_nothing_else() {
+        let stripes = Stripes::new();
+        let held = || -> Vec<usize> {
+            let locks = stripes.locks.iter().enumerate();
+            locks.filter(|(_, lock)| lock.try_lock().is_none()).map(|(number, _)| number).collect()
+        };
+        let stripe = |key: &[u8]| Mask::of(1, key).0.trailing_zeros() as usize;
+        let mut expected: Vec<usize> = [b"a", b"b", b"c"].map(|key| stripe(key)).into();
+        expected.sort_unstable();
+        expected.dedup();
+        assert!(expected.len() > 1);
+        let set = [b"a", b"b", b"c"].iter().fold(Mask::default(), |set, key| set.and(Mask::of(1, *key)));
+        let set = stripes.hold(set);
+        assert_eq!(held(), expected);
+        drop(set);
+        let one = stripes.hold_one(1, b"c");
+        assert_eq!(held(), [stripe(b"c")]);
+        drop(one);
+        assert!(held().is_empty());
+    }
+
+    #[test]
     fn neighbours_have_stripes_of_their_own() {
         let mut all = Mask::default();
         for n in 0..1000_u64 {

@@ -28,6 +28,7 @@ fn from_begin_to_contract() {
     let new: Table<u64, UserV2> = store.table("users").unwrap();
     assert_eq!(new.get(&7).unwrap(), Some(v2("Ann", "N7", 7, None)));
     let migration = store.migration("split").table(&new).why("names").by("me").paused().begin().unwrap();
+    assert_eq!(migration.name(), "split");
     migration.step(100).unwrap();
     new.put(&3, &v2("Bob", "B", 4, Some("b@x"))).unwrap();
     old.put(&4, &v1("Old O", 5)).unwrap();
@@ -396,6 +397,46 @@ fn a_sweep_that_is_stopped_goes_on_at_the_next_open() {
     let again = crate::scene::open(&s.engine);
     crate::scene::until("the sweep", || !again.is_sweeping());
     assert_eq!(left(&s.engine), 0);
+}
+
+/// Whoever takes from both ends of a scan gets each record once, the smallest or the largest of what is left.
+#[test]
+fn the_ends_of_a_scan_meet() {
+    for count in [1, 5, 40, 100] {
+        let s = scene(count);
+        let migration = s.begin();
+        for round in 0..3 {
+            for pattern in [0x5555_5555_u32, 0x0f0f_0f0f, 0xff00_0000, 0x8000_0001, 0xb6db_6db6] {
+                let mut model: std::collections::VecDeque<u64> = (0..count).collect();
+                let (mut old, mut new) = (s.old.scan(..), s.new.scan(..));
+                for bit in (0..32).cycle() {
+                    let (expected, old, new) = if pattern >> bit & 1 == 1 {
+                        (model.pop_back(), old.next_back(), new.next_back())
+                    } else {
+                        (model.pop_front(), old.next(), new.next())
+                    };
+                    assert_eq!(old.map(Result::unwrap), expected.map(|id| (id, first(id))));
+                    assert_eq!(new.map(Result::unwrap), expected.map(|id| (id, first2(id))));
+                    if expected.is_none() {
+                        break;
+                    }
+                }
+            }
+            // Nothing, a part, and all of it is migrated.
+            match round {
+                0 => drop(migration.step(count as usize / 2).unwrap()),
+                _ => drop(complete(&migration)),
+            }
+        }
+        let settled = scene(count);
+        let mut scan = settled.old.scan(..);
+        let mut model: std::collections::VecDeque<u64> = (0..count).collect();
+        while let Some(last) = model.pop_back() {
+            assert_eq!(scan.next_back().map(|record| record.unwrap().0), Some(last));
+            assert_eq!(scan.next().map(|record| record.unwrap().0), model.pop_front());
+        }
+        assert!(scan.next().is_none() && scan.next_back().is_none());
+    }
 }
 
 /// A complete migration has all in the overlay: a scan at its newer view asks the base for nothing. And pages grow.

@@ -96,3 +96,25 @@ fn a_wait_for_a_stopped_engine_ends_at_once() {
     let status = migration.status().unwrap();
     assert!(matches!(status.backfill, Backfill::Waiting(Waiting::Failed { .. })), "{status:?}");
 }
+
+/// What cannot be mended by another try is told at once.
+#[test]
+fn an_abandon_ends_with_an_entry_that_cannot_be_folded() {
+    let s = scene(5);
+    let migration = s.begin();
+    s.new.put(&3, &first2(3)).unwrap();
+    migration.rollback().unwrap();
+    s.engine.raw(OVERLAY).put(&3u64.to_be_bytes(), b"nonsense").unwrap();
+    let plan = migration.abandon(NewWrites::Keep).unwrap();
+    let e = elsewhere("an abandon", move || plan.execute()).unwrap_err();
+    says(&e, &["its folding waits", "key 0x0000000000000003", "damaged", "overwrite this record"]);
+    let status = migration.status().unwrap();
+    assert!(matches!(status.backfill, Backfill::Waiting(Waiting::Failed { .. })), "{status:?}");
+    // As it says: the record is overwritten, and the folding goes on.
+    s.old.put(&3, &first(30)).unwrap();
+    migration.unpause().unwrap();
+    let waiter = migration.clone();
+    assert_eq!(elsewhere("a wait", move || waiter.wait()).unwrap().phase, Phase::Abandoned);
+    assert_eq!(s.old.get(&3).unwrap(), Some(first(30)));
+    assert_eq!(s.old.len().unwrap(), 5);
+}
