@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
+use exuvia::{
+    Activity, CastError, Error, LedgerEntry, NewWrites, Observer, Operation, Phase, Store, Table, Version,
+};
 use parking_lot::Mutex;
 
 use crate::hook_engine::{Call, HookEngine};
@@ -336,14 +338,19 @@ fn the_status_says_how_much_is_done() {
 fn a_record_under_the_empty_key_is_read_before_it_is_copied() {
     let store = memory();
     let old: Table<String, UserV1> = store.table("users").unwrap();
-    old.put(&String::new(), &first(1)).unwrap();
+    for key in ["", "a", "b"] {
+        old.put(&key.to_owned(), &first(1)).unwrap();
+    }
     let new: Table<String, UserV2> = store.table("users").unwrap();
     let migration = store.migration("split").table(&new).paused().begin().unwrap();
-    for _ in 0..2 {
+    // One record at a time: the empty key is copied once, and the next step goes on after it.
+    for step in 0..5 {
         assert_eq!(new.get(&String::new()).unwrap(), Some(first2(1)));
-        assert_eq!(new.scan(..).count(), 1);
-        complete(&migration);
+        assert_eq!(new.scan(..).count(), 3, "after {step} steps");
+        migration.step(1).unwrap();
     }
+    assert_eq!(complete(&migration).tables[0].counts.copied, 3);
+    assert_eq!((new.len().unwrap(), old.len().unwrap()), (3, 3));
 }
 
 /// What a sweep removed is counted, and it is swept once: neither the rest of the process nor a reopen does it again.
@@ -455,6 +462,87 @@ fn a_scan_makes_few_calls() {
     complete(&migration);
     assert_eq!(scans(true), (0, 12));
     assert!(scans(false).0 > 0);
+}
+
+/// The proof goes through tables of many pages, and finds what is missing on each.
+#[test]
+fn a_contract_proves_every_record_of_a_large_table() {
+    let s = scene(1000);
+    let migration = s.begin();
+    complete(&migration);
+    let overlay = s.engine.raw(OVERLAY);
+    for id in [0_u64, 3, 500, 996, 999] {
+        let entry = overlay.get(&id.to_be_bytes()).unwrap().unwrap().to_vec();
+        overlay.delete(&id.to_be_bytes()).unwrap();
+        let e = migration.contract().unwrap().execute().unwrap_err();
+        assert!(e.to_string().contains(&format!("{id:016x}")), "{id}: {e}");
+        overlay.put(&id.to_be_bytes(), &entry).unwrap();
+    }
+    s.contract(&migration);
+    let ledger = s.store.ledger().unwrap();
+    let contract = ledger.iter().find(|entry| entry.what == "contract").unwrap();
+    assert_eq!(contract.counts[0], ("users verified".to_owned(), 1000));
+}
+
+/// Operations count for what was going on with their table; those of several tables for the one that is migrated.
+#[test]
+fn latencies_are_told_by_what_was_going_on() {
+    let s = scene(100);
+    let others: Table<u64, UserV1> = s.store.table("others").unwrap();
+    let counts = |activity| {
+        let stats = s.store.stats().unwrap();
+        let count = |operation| stats.latency(operation, activity).count();
+        (count(Operation::Get), count(Operation::Transaction))
+    };
+    let one_of_each = || {
+        s.new.get(&1).unwrap();
+        let both = s.store.transaction(|tx| {
+            tx.put(&others, &1, &first(1))?;
+            tx.put(&s.new, &1, &first2(1))
+        });
+        both.map_err(|e: Error| e).unwrap();
+    };
+    one_of_each();
+    assert_eq!(counts(Activity::Idle), (1, 1));
+    let migration = s.begin();
+    let expect = |activity| {
+        let before = counts(activity);
+        one_of_each();
+        let after = counts(activity);
+        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1), "{activity}");
+    };
+    expect(Activity::Backfill);
+    complete(&migration);
+    expect(Activity::Complete);
+    migration.rollback().unwrap();
+    expect(Activity::Rollback);
+    migration.resume().unwrap();
+    complete(&migration);
+    expect(Activity::Complete);
+    s.contract(&migration);
+    s.swept();
+    expect(Activity::Idle);
+}
+
+/// A close waits for the worker, wherever that is.
+#[test]
+fn nothing_is_at_work_after_a_close() {
+    let s = scene(300);
+    let migration = s.begin();
+    let closing = Arc::new(Mutex::new(None));
+    let (store, table, thread) = (s.store.clone(), s.new.clone(), Arc::clone(&closing));
+    // A scan is made under no gate.
+    s.engine.before(Call::Scan, BASE, 2, move || {
+        let mut thread = thread.lock();
+        *thread = Some(std::thread::spawn(move || store.close()));
+        crate::scene::until("the close", || table.get(&1).is_err());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(!thread.as_ref().unwrap().is_finished());
+    });
+    migration.unpause().unwrap();
+    crate::scene::until("the close", || closing.lock().is_some());
+    closing.lock().take().unwrap().join().unwrap().unwrap();
+    assert!(s.engine.dump(OVERLAY).len() < 300);
 }
 
 /// What is kept of the backfill's way goes with the migration.
