@@ -141,15 +141,39 @@ pub(crate) fn of(core: &Core, name: &str, entry: &MigrationEntry) -> Result<Stat
         None => Backfill::Stopped,
     };
     if let (true, Some((at, copied, fraction))) = (control.running, control.started) {
-        let seconds = at.elapsed().as_secs_f64();
         let now: u64 = status.tables.iter().map(|t| t.counts.copied).sum();
-        if seconds > 0.0 {
-            status.records_per_s = Some(now.saturating_sub(copied) as f64 / seconds);
-            let speed = (status.fraction - fraction) / seconds;
-            if speed > 0.0 {
-                status.eta = Duration::try_from_secs_f64((1.0 - status.fraction) / speed).ok();
-            }
-        }
+        let shares = (fraction, status.fraction);
+        (status.records_per_s, status.eta) = speed(at.elapsed(), now.saturating_sub(copied), shares);
     }
     Ok(status)
+}
+
+/// Records a second, and the time to the end, of a worker that copied so many records since it started, from the first share
+/// of all to the second.
+fn speed(since: Duration, copied: u64, (from, to): (f64, f64)) -> (Option<f64>, Option<Duration>) {
+    let seconds = since.as_secs_f64();
+    if seconds <= 0.0 {
+        return (None, None);
+    }
+    let rate = (to - from) / seconds;
+    let eta = (rate > 0.0).then(|| Duration::try_from_secs_f64((1.0 - to) / rate).ok()).flatten();
+    (Some(copied as f64 / seconds), eta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_speed_is_of_what_was_done_and_the_rest_takes_as_long() {
+        let second = Duration::from_secs(1);
+        assert_eq!(speed(2 * second, 100, (0.25, 0.5)), (Some(50.0), Some(4 * second)));
+        assert_eq!(speed(10 * second, 30, (0.0, 1.0)), (Some(3.0), Some(0 * second)));
+        // Nothing is known at once, and nothing of the end while no share was won, or records were taken back.
+        assert_eq!(speed(Duration::ZERO, 0, (0.0, 0.0)), (None, None));
+        assert_eq!(speed(2 * second, 8, (0.5, 0.5)), (Some(4.0), None));
+        assert_eq!(speed(2 * second, 0, (0.5, 0.25)), (Some(0.0), None));
+        // More than can be told.
+        assert_eq!(speed(second, 1, (0.0, 1e-300)), (Some(1.0), None));
+    }
 }
