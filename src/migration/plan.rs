@@ -292,7 +292,7 @@ mod tests {
 
     use super::*;
     use crate::engine::MemoryEngine;
-    use crate::{CastError, Origin, Store};
+    use crate::{Budget, CastError, Origin, Store};
 
     #[derive(Serialize, Deserialize)]
     struct One(u8);
@@ -323,6 +323,22 @@ mod tests {
 
         fn downcast(&self, _: Option<One>) -> Result<One, CastError> {
             Ok(One(self.0))
+        }
+    }
+
+    #[test]
+    fn a_budget_is_the_worker_s_from_then_on() {
+        let budgets = [Budget::default().core_share(0.07), Budget::unlimited(), Budget::default()];
+        let options = Store::options().budget(Budget::default().core_share(0.5));
+        let store = options.open_in(Arc::new(MemoryEngine::new())).expect("opened");
+        let _old: Table<u64, One> = store.table("t").expect("made");
+        let new: Table<u64, Two> = store.table("t").expect("opened");
+        let migration = store.migration("m").table(&new).paused().begin().expect("begun");
+        let now = || store.core().runs.lock().get("m").expect("it is open").control().budget;
+        assert_eq!(now(), Budget::default().core_share(0.5), "the store's");
+        for budget in budgets {
+            migration.set_budget(budget).expect("it is open");
+            assert_eq!(now(), budget);
         }
     }
 

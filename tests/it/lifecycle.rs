@@ -8,7 +8,7 @@ use exuvia::{
 };
 use parking_lot::Mutex;
 
-use crate::hook_engine::{Call, HookEngine};
+use crate::hook_engine::{Call, HookEngine, elsewhere};
 use crate::scene::{BASE, CATALOG, DERIVED, OVERLAY, bytes, complete, first, first2, phase, raw, scene};
 use crate::types::*;
 
@@ -522,6 +522,28 @@ fn latencies_are_told_by_what_was_going_on() {
     s.contract(&migration);
     s.swept();
     expect(Activity::Idle);
+}
+
+#[test]
+fn a_wait_that_would_not_end_is_refused() {
+    let s = scene(5);
+    let migration = s.begin();
+    for (verb, said) in
+        [("", "its backfill is paused; unpause it"), ("rollback", "nothing is in progress; resume it")]
+    {
+        if verb == "rollback" {
+            migration.rollback().unwrap();
+        }
+        let waiter = migration.clone();
+        let e = elsewhere("a wait", move || waiter.wait()).unwrap_err();
+        assert!(e.to_string().contains(said), "{e}");
+    }
+    migration.resume().unwrap();
+    migration.unpause().unwrap();
+    assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
+    // Complete is the end of a wait, paused or not.
+    migration.pause().unwrap();
+    assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
 }
 
 /// A close waits for the worker, wherever that is.
