@@ -641,3 +641,65 @@ fn a_step_after_a_restart_does_no_more_than_it_was_asked_for() {
     assert_eq!(phase(&migration), Phase::Complete);
     assert_eq!(s.all_new().len(), 128);
 }
+
+/// The first version has a field that the second drops: its downcast wants the last old form.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+struct NoteV1 {
+    text: String,
+    own: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+struct NoteV2 {
+    text: String,
+}
+
+impl Version for NoteV1 {
+    const VERSION: u32 = 1;
+    type Previous = exuvia::Origin;
+
+    fn upcast(origin: exuvia::Origin) -> Result<Self, CastError> {
+        origin.never()
+    }
+
+    fn downcast(&self, _last: Option<exuvia::Origin>) -> Result<exuvia::Origin, CastError> {
+        exuvia::Origin::nothing_below()
+    }
+}
+
+impl Version for NoteV2 {
+    const VERSION: u32 = 2;
+    const DROPS_FIELDS: bool = true;
+    type Previous = NoteV1;
+
+    fn upcast(old: NoteV1) -> Result<Self, CastError> {
+        Ok(NoteV2 { text: old.text })
+    }
+
+    fn downcast(&self, last: Option<NoteV1>) -> Result<NoteV1, CastError> {
+        Ok(NoteV1 { text: self.text.clone(), own: last.map_or(0, |last| last.own) })
+    }
+}
+
+/// A writer that cannot see a field keeps it, also as it was written between that writer's look and its write.
+#[test]
+fn what_a_newer_type_drops_is_kept_as_it_was_written_last() {
+    let engine = HookEngine::new(MemoryEngine::recording());
+    let store = crate::scene::open(&engine);
+    let old: Table<u64, NoteV1> = store.table("notes").unwrap();
+    let new: Table<u64, NoteV2> = store.table("notes").unwrap();
+    let note = |own| NoteV1 { text: "old".to_owned(), own };
+    old.put(&1, &note(1)).unwrap();
+    let written_between = |tree: &str, own: u32| {
+        let (writer, note) = (old.clone(), note(own));
+        engine.after_key(Call::Get, tree, 1, move || writer.put(&1, &note).unwrap());
+        new.put(&1, &NoteV2 { text: "new".to_owned() }).unwrap();
+        assert_eq!(engine.clear(), 0);
+        assert_eq!(old.get(&1).unwrap(), Some(NoteV1 { text: "new".to_owned(), own }));
+    };
+    written_between(BASE, 2);
+    let migration = store.migration("drop").table(&new).paused().begin().unwrap();
+    written_between(OVERLAY, 3);
+    complete(&migration);
+    written_between(OVERLAY, 4);
+}
