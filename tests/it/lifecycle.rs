@@ -459,6 +459,27 @@ fn a_scan_makes_few_calls() {
     // 16 records, twice, then 32, 64, 128, and then 256 at a time: the first five read 256, and seven the rest.
     assert_eq!(scans(false), (12, 0));
     let migration = s.begin();
+    let mut copied = 0;
+    while copied < 1000 {
+        copied = migration.step(100).unwrap().tables[0].counts.copied;
+    }
+    // What the backfill has passed is in the overlay alone, and needs no look at the base either.
+    let base = |from: u64, to: u64, reverse: bool| {
+        s.engine.reset();
+        let scan = s.new.scan(from..to);
+        let records = if reverse { scan.rev().count() } else { scan.count() };
+        assert_eq!(records as u64, to - from);
+        s.engine.count(Call::Scan, BASE)
+    };
+    assert_eq!((base(0, 900, false), base(0, 900, true), base(500, copied - 1, false)), (0, 0, 0));
+    // Forward, a scan comes to the rest with a page of its own.
+    assert_eq!(base(copied - 16, copied + 10, false), 1);
+    assert!(base(copied, 2000, false) > 0 && base(0, 2000, true) > 0);
+    for (id, gets) in [(0, 0), (copied - 1, 0), (copied, 1), (1999, 1)] {
+        s.engine.reset();
+        s.new.get(&id).unwrap();
+        assert_eq!(s.engine.count(Call::Get, BASE), gets, "{id}");
+    }
     complete(&migration);
     assert_eq!(scans(true), (0, 12));
     assert!(scans(false).0 > 0);
