@@ -579,19 +579,21 @@ fn a_wait_that_would_not_end_is_refused() {
 fn nothing_is_at_work_after_a_close() {
     let s = scene(300);
     let migration = s.begin();
-    let closing = Arc::new(Mutex::new(None));
-    let (store, table, thread) = (s.store.clone(), s.new.clone(), Arc::clone(&closing));
-    // A scan is made under no gate.
+    let (closing, waited) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+    let (store, table) = (s.store.clone(), s.new.clone());
+    let (thread, waits) = (Arc::clone(&closing), Arc::clone(&waited));
+    // A scan is made under no gate. What is seen here is judged below: a panic would be the worker's.
     s.engine.before(Call::Scan, BASE, 2, move || {
         let mut thread = thread.lock();
         *thread = Some(std::thread::spawn(move || store.close()));
         crate::scene::until("the close", || table.get(&1).is_err());
         std::thread::sleep(std::time::Duration::from_millis(50));
-        assert!(!thread.as_ref().unwrap().is_finished());
+        *waits.lock() = thread.as_ref().map(|thread| !thread.is_finished());
     });
     migration.unpause().unwrap();
-    crate::scene::until("the close", || closing.lock().is_some());
+    crate::scene::until("the close", || closing.try_lock().is_some_and(|closing| closing.is_some()));
     closing.lock().take().unwrap().join().unwrap().unwrap();
+    assert_eq!(*waited.lock(), Some(true));
     assert!(s.engine.dump(OVERLAY).len() < 300);
 }
 
