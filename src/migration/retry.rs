@@ -67,3 +67,21 @@ pub(super) fn is_transient(e: &Error) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EngineError;
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_and_nothing_else() {
+        let engine = |kind| Error::from(EngineError::new(kind, "injected"));
+        assert!(is_transient(&engine(EngineErrorKind::Io)));
+        // Somebody else's verb or write came between: another look, and it is another state.
+        assert!(is_transient(&Error::Conflict { subject: "migration m".to_owned() }));
+        for kind in [EngineErrorKind::Corrupt, EngineErrorKind::Limit, EngineErrorKind::Poisoned] {
+            assert!(!is_transient(&engine(kind)), "{kind:?}");
+        }
+        assert!(!is_transient(&Error::state("table t", "it is dropped")));
+    }
+}

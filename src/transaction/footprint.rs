@@ -85,3 +85,28 @@ impl Lookup for Footprint {
         Ok(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Engine, MemoryEngine};
+
+    /// A scan that sees a part of a commit must find a record in its overlay or in its base.
+    #[test]
+    fn what_leaves_an_overlay_is_written_after_all_that_comes_to_a_base() {
+        let engine = MemoryEngine::new();
+        let tree = |name: &str| NamedTree { name: name.into(), tree: engine.tree(name).expect("made") };
+        let (overlay, base) = (tree("1/3"), tree("1/2"));
+        let mut footprint = Footprint::default();
+        for key in [b"a", b"b"] {
+            let slot = footprint.slot(&overlay, key);
+            (slot.write, slot.clears) = (Some(None), true);
+            footprint.slot(&base, key).write = Some(Some(b"kept".to_vec()));
+        }
+        // Only looked at.
+        footprint.get(&base, b"c", Held::Changing).expect("read");
+        let writes: Vec<_> = footprint.writes().into_iter().map(|write| (write.tree, write.key)).collect();
+        let expected = [("1/2", b"a"), ("1/2", b"b"), ("1/3", b"a"), ("1/3", b"b")];
+        assert_eq!(writes, expected.map(|(tree, key)| (tree.to_owned(), key.to_vec())));
+    }
+}
