@@ -168,7 +168,7 @@ mod tests {
     fn the_speed_is_of_what_was_done_and_the_rest_takes_as_long() {
         let second = Duration::from_secs(1);
         assert_eq!(speed(2 * second, 100, (0.25, 0.5)), (Some(50.0), Some(4 * second)));
-        assert_eq!(speed(10 * second, 30, (0.0, 1.0)), (Some(3.0), Some(0 * second)));
+        assert_eq!(speed(10 * second, 30, (0.0, 1.0)), (Some(3.0), Some(Duration::ZERO)));
         // Nothing is known at once, and nothing of the end while no share was won, or records were taken back.
         assert_eq!(speed(Duration::ZERO, 0, (0.0, 0.0)), (None, None));
         assert_eq!(speed(2 * second, 8, (0.5, 0.5)), (Some(4.0), None));
