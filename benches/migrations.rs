@@ -90,7 +90,15 @@ fn operations(small: bool) -> Result<(), Failed> {
 
         let migration = begin(&open_store, "open", &v2);
         beside("get, not yet migrated", &|| gets(&v2), &|| gets(&settled));
-        first_puts(engine, &v2, &settled, records);
+        let puts_of = |table: &Table<u64, ItemV2>, keys: &[u64]| {
+            keys.iter().for_each(|id| table.put(id, &new).expect("put"));
+        };
+        first_puts(
+            &format!("{}: put, the first of a key since the begin", engine.name()),
+            records,
+            |keys| puts_of(&v2, keys),
+            |keys| puts_of(&settled, keys),
+        );
         if engine.name() == "sled" {
             raw_first_puts(records);
         }
@@ -108,48 +116,36 @@ fn operations(small: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The first write of each key since the begin, which makes its entry in the overlay.
-fn first_puts(engine: EngineKind, open: &Table<u64, ItemV2>, settled: &Table<u64, ItemV2>, records: u64) {
+/// The first write of each key, beside one to a settled table or tree.
+fn first_puts(name: &str, records: u64, ours: impl Fn(&[u64]), settled: impl Fn(&[u64])) {
     // Each once, and in no order: by steps of a prime.
     let keys: Vec<u64> = (0..records).map(|n| n * 48_271 % records).collect();
-    let (part, new) = (keys.len() / ROUNDS, upcast(7));
+    let part = keys.len() / ROUNDS;
     let (mut parts, now) = (keys.chunks_exact(part), Cell::new(&keys[..0]));
-    let puts = |table: &Table<u64, ItemV2>| {
-        now.get().iter().for_each(|id| table.put(id, &new).expect("put"));
-    };
     paired_fresh(
-        &format!("{}: put, the first of a key since the begin", engine.name()),
+        name,
         (ROUNDS, part),
         || now.set(parts.next().unwrap_or_default()),
-        || puts(open),
-        || puts(settled),
+        || ours(now.get()),
+        || settled(now.get()),
     );
 }
 
-/// What of that is sled's own: both forms of a record under keys that a new tree has not, beside the new form under keys
-/// that a tree has.
+/// What of the first put since the begin is sled's own: both forms of a record under keys that a new tree has not, beside the
+/// new form under keys that a tree has.
 fn raw_first_puts(records: u64) {
     let dir = Scratch::new("first-raw");
     let (db, settled) = raw(&dir.0, records);
     let new = db.open_tree("new").expect("tree opens");
-    let keys: Vec<u64> = (0..records).map(|n| n * 48_271 % records).collect();
-    let (part, record) = (keys.len() / ROUNDS, upcast(7));
-    let (mut parts, now) = (keys.chunks_exact(part), Cell::new(&keys[..0]));
-    let puts = |tree: &sled::Tree, both: bool| {
-        for id in now.get() {
-            let mut value = encode(&record);
-            if both {
-                value.extend(encode(&item(7)));
-            }
-            tree.insert(id.to_be_bytes(), value).expect("raw put");
-        }
+    let record = upcast(7);
+    let insert = |tree: &sled::Tree, id: &u64, value: Vec<u8>| {
+        tree.insert(id.to_be_bytes(), value).expect("raw put");
     };
-    paired_fresh(
+    first_puts(
         "sled itself (in exuvia's place): both forms into a new tree, beside the new form over an old one",
-        (ROUNDS, part),
-        || now.set(parts.next().unwrap_or_default()),
-        || puts(&new, true),
-        || puts(&settled, false),
+        records,
+        |keys| keys.iter().for_each(|id| insert(&new, id, [encode(&record), encode(&item(7))].concat())),
+        |keys| keys.iter().for_each(|id| insert(&settled, id, encode(&record))),
     );
 }
 

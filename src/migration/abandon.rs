@@ -81,7 +81,7 @@ impl AbandonPlan {
         // Flush before the commit that closes a migration (rule 10).
         core.shared.flush()?;
         // How many writes that is nobody has counted: it would be a walk through the overlay.
-        let tables = self.destroys.len() as u64;
+        let tables = self.run.tables.len() as u64;
         let event = self.migration.event("abandon").count("tables whose new writes are discarded", tables);
         close_at_from(core, &self.run, started, event, Phase::RolledBack)
     }

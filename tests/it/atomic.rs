@@ -257,3 +257,25 @@ fn each_record_is_popped_once() {
     assert_eq!(all, (2..40).collect::<Vec<_>>());
     assert_eq!((s.old.first().unwrap(), s.old.pop_last().unwrap()), (None, None));
 }
+
+/// A writer that cannot see a field keeps it, also as it was written between that writer's look and its write.
+#[test]
+fn a_dropped_field_is_kept_as_it_was_written_last() {
+    let engine = HookEngine::new(MemoryEngine::recording());
+    let store = open(&engine);
+    let old: Table<u64, Noted> = store.table("notes").unwrap();
+    let new: Table<u64, Bare> = store.table("notes").unwrap();
+    old.put(&1, &noted("old", "first")).unwrap();
+    let written_between = |tree: &str, note: &str| {
+        let (writer, record) = (old.clone(), noted("old", note));
+        engine.after_key(Call::Get, tree, 1, move || writer.put(&1, &record).unwrap());
+        new.put(&1, &bare("new")).unwrap();
+        assert_eq!(engine.clear(), 0);
+        assert_eq!(old.get(&1).unwrap(), Some(noted("new", note)));
+    };
+    written_between(BASE, "settled");
+    let migration = store.migration("drop").table(&new).paused().begin().unwrap();
+    written_between(OVERLAY, "open");
+    complete(&migration);
+    written_between(OVERLAY, "complete");
+}

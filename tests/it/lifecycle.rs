@@ -1,15 +1,14 @@
 //! The life of a migration, verb by verb.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{
-    Activity, CastError, Error, LedgerEntry, NewWrites, Observer, Operation, Phase, Store, Table, Version,
-};
+use exuvia::{CastError, Error, LedgerEntry, NewWrites, Observer, Phase, Store, Table, Version};
 use parking_lot::Mutex;
 
-use crate::hook_engine::{Call, HookEngine, elsewhere};
-use crate::scene::{BASE, CATALOG, DERIVED, OVERLAY, bytes, complete, first, first2, phase, raw, scene};
+use crate::hook_engine::{Beside, Call, HookEngine, PATIENCE, elsewhere};
+use crate::scene::*;
 use crate::types::*;
 
 fn memory() -> Store {
@@ -339,7 +338,7 @@ fn the_status_says_how_much_is_done() {
 #[test]
 fn a_record_under_the_empty_key_is_read_before_it_is_copied_and_is_copied() {
     let engine = HookEngine::new(MemoryEngine::recording());
-    let store = crate::scene::open(&engine);
+    let store = open(&engine);
     let old: Table<[u8; 0], UserV1> = store.table("users").unwrap();
     old.put(&[], &first(1)).unwrap();
     let keys: Vec<_> = engine.dump(BASE).into_keys().collect();
@@ -352,146 +351,6 @@ fn a_record_under_the_empty_key_is_read_before_it_is_copied_and_is_copied() {
         assert_eq!(migration.status().unwrap().tables[0].counts.copied, copied);
         complete(&migration);
     }
-}
-
-/// What a sweep removed is counted, and it is swept once: neither the rest of the process nor a reopen does it again.
-#[test]
-fn a_sweep_is_of_what_is_left_over_and_is_done_once() {
-    let s = scene(20);
-    let migration = s.begin();
-    complete(&migration);
-    // A companion, a tombstone, and derived entries.
-    s.new.put(&1, &first2(100)).unwrap();
-    s.new.remove(&2).unwrap();
-    s.contract(&migration);
-    s.swept();
-    let plain = || {
-        s.engine.dump(OVERLAY).values().all(|bytes| raw(bytes).flags == 0 && raw(bytes).companion.is_none())
-    };
-    assert!(plain());
-    assert_eq!(s.engine.dump(OVERLAY).len(), 19);
-    let sweeps = |store: &Store| {
-        let ledger = store.ledger().unwrap().into_iter();
-        ledger.filter(|entry| entry.what == "sweep").map(|entry| entry.counts[0].1).collect::<Vec<_>>()
-    };
-    assert_eq!(sweeps(&s.store), [20]);
-    s.store.close().unwrap();
-    let again = crate::scene::open(&s.engine);
-    crate::scene::until("the sweep", || !again.is_sweeping());
-    assert_eq!(sweeps(&again), [20]);
-}
-
-/// A sweep that a close stops is not done, and the next open does the rest.
-#[test]
-fn a_sweep_that_is_stopped_goes_on_at_the_next_open() {
-    let s = scene(100);
-    let migration = s.begin();
-    complete(&migration);
-    let left =
-        |engine: &HookEngine| engine.dump(OVERLAY).values().filter(|bytes| raw(bytes).flags != 0).count();
-    assert_eq!(left(&s.engine), 100);
-    let closing = Arc::new(Mutex::new(None));
-    let (store, table, thread) = (s.store.clone(), s.new.clone(), Arc::clone(&closing));
-    s.engine.before(Call::Cas, OVERLAY, 3, move || {
-        // Closed by another thread, which waits for the sweep; this one goes on when the close has begun.
-        *thread.lock() = Some(std::thread::spawn(move || store.close()));
-        crate::scene::until("the close", || table.get(&1).is_err());
-    });
-    s.contract(&migration);
-    crate::scene::until("the close", || closing.lock().is_some());
-    let closed = closing.lock().take().unwrap().join().unwrap();
-    closed.unwrap();
-    assert!(left(&s.engine) > 0);
-    let again = crate::scene::open(&s.engine);
-    crate::scene::until("the sweep", || !again.is_sweeping());
-    assert_eq!(left(&s.engine), 0);
-}
-
-/// Whoever takes from both ends of a scan gets each record once, the smallest or the largest of what is left.
-#[test]
-fn the_ends_of_a_scan_meet() {
-    for count in [1, 5, 40, 100] {
-        let s = scene(count);
-        let migration = s.begin();
-        for round in 0..3 {
-            for pattern in [0x5555_5555_u32, 0x0f0f_0f0f, 0xff00_0000, 0x8000_0001, 0xb6db_6db6] {
-                let mut model: std::collections::VecDeque<u64> = (0..count).collect();
-                let (mut old, mut new) = (s.old.scan(..), s.new.scan(..));
-                for bit in (0..32).cycle() {
-                    let (expected, old, new) = if pattern >> bit & 1 == 1 {
-                        (model.pop_back(), old.next_back(), new.next_back())
-                    } else {
-                        (model.pop_front(), old.next(), new.next())
-                    };
-                    assert_eq!(old.map(Result::unwrap), expected.map(|id| (id, first(id))));
-                    assert_eq!(new.map(Result::unwrap), expected.map(|id| (id, first2(id))));
-                    if expected.is_none() {
-                        break;
-                    }
-                }
-            }
-            // Nothing, a part, and all of it is migrated.
-            match round {
-                0 => drop(migration.step(count as usize / 2).unwrap()),
-                _ => drop(complete(&migration)),
-            }
-        }
-        let settled = scene(count);
-        let mut scan = settled.old.scan(..);
-        let mut model: std::collections::VecDeque<u64> = (0..count).collect();
-        while let Some(last) = model.pop_back() {
-            assert_eq!(scan.next_back().map(|record| record.unwrap().0), Some(last));
-            assert_eq!(scan.next().map(|record| record.unwrap().0), model.pop_front());
-        }
-        assert!(scan.next().is_none() && scan.next_back().is_none());
-    }
-}
-
-/// A complete migration has all in the overlay: a scan at its newer view asks the base for nothing. And pages grow.
-#[test]
-fn a_scan_makes_few_calls() {
-    let s = scene(2000);
-    let scans = |new: bool| {
-        s.engine.reset();
-        let records = if new { s.new.scan(..).count() } else { s.old.scan(..).count() };
-        assert_eq!(records, 2000);
-        (s.engine.count(Call::Scan, BASE), s.engine.count(Call::Scan, OVERLAY))
-    };
-    // 16 records, twice, then 32, 64, 128, and then 256 at a time: the first five read 256, and seven the rest.
-    assert_eq!(scans(false), (12, 0));
-    let migration = s.begin();
-    let mut copied = 0;
-    while copied < 1000 {
-        copied = migration.step(100).unwrap().tables[0].counts.copied;
-    }
-    // What the backfill has passed is in the overlay alone, and needs no look at the base either.
-    let base = |from: u64, to: u64, reverse: bool| {
-        s.engine.reset();
-        let scan = s.new.scan(from..to);
-        let records = if reverse { scan.rev().count() } else { scan.count() };
-        assert_eq!(records as u64, to - from);
-        s.engine.count(Call::Scan, BASE)
-    };
-    assert_eq!((base(0, 900, false), base(0, 900, true), base(500, copied - 1, false)), (0, 0, 0));
-    // Forward, a scan comes to the rest with a page of its own.
-    assert_eq!(base(copied - 16, copied + 10, false), 1);
-    assert!(base(copied, 2000, false) > 0 && base(0, 2000, true) > 0);
-    for (id, gets) in [(0, 0), (copied - 1, 0), (copied, 1), (1999, 1)] {
-        s.engine.reset();
-        s.new.get(&id).unwrap();
-        assert_eq!(s.engine.count(Call::Get, BASE), gets, "{id}");
-    }
-    // Nor does a key that nobody has, once the backfill has passed it.
-    let looks = || {
-        s.engine.reset();
-        assert_eq!(s.new.get(&5000).unwrap(), None);
-        s.engine.count(Call::Get, BASE)
-    };
-    assert_eq!(looks(), 1);
-    complete(&migration);
-    assert_eq!(looks(), 0);
-    assert_eq!(scans(true), (0, 12));
-    assert!(scans(false).0 > 0);
 }
 
 /// The proof goes through tables of many pages, and finds what is missing on each.
@@ -514,60 +373,18 @@ fn a_contract_proves_every_record_of_a_large_table() {
     assert_eq!(contract.counts[0], ("users verified".to_owned(), 1000));
 }
 
-/// Operations count for what was going on with their table; those of several tables for the one that is migrated.
-#[test]
-fn latencies_are_told_by_what_was_going_on() {
-    let s = scene(100);
-    let others: Table<u64, UserV1> = s.store.table("others").unwrap();
-    let counts = |activity| {
-        let stats = s.store.stats().unwrap();
-        let count = |operation| stats.latency(operation, activity).count();
-        (count(Operation::Get), count(Operation::Transaction))
-    };
-    let one_of_each = || {
-        s.new.get(&1).unwrap();
-        let both = s.store.transaction(|tx| {
-            tx.put(&others, &1, &first(1))?;
-            tx.put(&s.new, &1, &first2(1))
-        });
-        both.map_err(|e: Error| e).unwrap();
-    };
-    one_of_each();
-    assert_eq!(counts(Activity::Idle), (1, 1));
-    let migration = s.begin();
-    let expect = |activity| {
-        let before = counts(activity);
-        one_of_each();
-        let after = counts(activity);
-        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1), "{activity}");
-    };
-    expect(Activity::Backfill);
-    complete(&migration);
-    expect(Activity::Complete);
-    migration.rollback().unwrap();
-    expect(Activity::Rollback);
-    migration.resume().unwrap();
-    complete(&migration);
-    expect(Activity::Complete);
-    s.contract(&migration);
-    s.swept();
-    expect(Activity::Idle);
-}
-
 #[test]
 fn a_wait_that_would_not_end_is_refused() {
     let s = scene(5);
     let migration = s.begin();
-    for (verb, said) in
-        [("", "its backfill is paused; unpause it"), ("rollback", "nothing is in progress; resume it")]
-    {
-        if verb == "rollback" {
-            migration.rollback().unwrap();
-        }
+    let refused = |said: &str| {
         let waiter = migration.clone();
         let e = elsewhere("a wait", move || waiter.wait()).unwrap_err();
         assert!(e.to_string().contains(said), "{e}");
-    }
+    };
+    refused("its backfill is paused; unpause it");
+    migration.rollback().unwrap();
+    refused("nothing is in progress; resume it");
     migration.resume().unwrap();
     migration.unpause().unwrap();
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
@@ -581,21 +398,24 @@ fn a_wait_that_would_not_end_is_refused() {
 fn nothing_is_at_work_after_a_close() {
     let s = scene(300);
     let migration = s.begin();
-    let (closing, waited) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(None)));
+    let closing = Beside::new();
     let (store, table) = (s.store.clone(), s.new.clone());
-    let (thread, waits) = (Arc::clone(&closing), Arc::clone(&waited));
+    let ended = Arc::new(AtomicBool::new(false));
+    let (end, (told, waits)) = (Arc::clone(&ended), std::sync::mpsc::channel());
+    let close = closing.hook(move || {
+        let closed = store.close();
+        end.store(true, Ordering::SeqCst);
+        closed
+    });
     // A scan is made under no gate. What is seen here is judged below: a panic would be the worker's.
     s.engine.before(Call::Scan, BASE, 2, move || {
-        let mut thread = thread.lock();
-        *thread = Some(std::thread::spawn(move || store.close()));
-        crate::scene::until("the close", || table.get(&1).is_err());
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        *waits.lock() = thread.as_ref().map(|thread| !thread.is_finished());
+        close();
+        until("the close", || table.get(&1).is_err());
+        told.send(!ended.load(Ordering::SeqCst)).unwrap();
     });
     migration.unpause().unwrap();
-    crate::scene::until("the close", || closing.try_lock().is_some_and(|closing| closing.is_some()));
-    closing.lock().take().unwrap().join().unwrap().unwrap();
-    assert_eq!(*waited.lock(), Some(true));
+    assert!(waits.recv_timeout(PATIENCE).unwrap());
+    closing.join().unwrap();
     assert!(s.engine.dump(OVERLAY).len() < 300);
 }
 
@@ -672,66 +492,4 @@ fn a_step_after_a_restart_does_no_more_than_it_was_asked_for() {
     }
     assert_eq!(phase(&migration), Phase::Complete);
     assert_eq!(s.all_new().len(), 128);
-}
-
-/// The first version has a field that the second drops: its downcast wants the last old form.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-struct NoteV1 {
-    text: String,
-    own: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
-struct NoteV2 {
-    text: String,
-}
-
-impl Version for NoteV1 {
-    const VERSION: u32 = 1;
-    type Previous = exuvia::Origin;
-
-    fn upcast(origin: exuvia::Origin) -> Result<Self, CastError> {
-        origin.never()
-    }
-
-    fn downcast(&self, _last: Option<exuvia::Origin>) -> Result<exuvia::Origin, CastError> {
-        exuvia::Origin::nothing_below()
-    }
-}
-
-impl Version for NoteV2 {
-    const VERSION: u32 = 2;
-    const DROPS_FIELDS: bool = true;
-    type Previous = NoteV1;
-
-    fn upcast(old: NoteV1) -> Result<Self, CastError> {
-        Ok(NoteV2 { text: old.text })
-    }
-
-    fn downcast(&self, last: Option<NoteV1>) -> Result<NoteV1, CastError> {
-        Ok(NoteV1 { text: self.text.clone(), own: last.map_or(0, |last| last.own) })
-    }
-}
-
-/// A writer that cannot see a field keeps it, also as it was written between that writer's look and its write.
-#[test]
-fn what_a_newer_type_drops_is_kept_as_it_was_written_last() {
-    let engine = HookEngine::new(MemoryEngine::recording());
-    let store = crate::scene::open(&engine);
-    let old: Table<u64, NoteV1> = store.table("notes").unwrap();
-    let new: Table<u64, NoteV2> = store.table("notes").unwrap();
-    let note = |own| NoteV1 { text: "old".to_owned(), own };
-    old.put(&1, &note(1)).unwrap();
-    let written_between = |tree: &str, own: u32| {
-        let (writer, note) = (old.clone(), note(own));
-        engine.after_key(Call::Get, tree, 1, move || writer.put(&1, &note).unwrap());
-        new.put(&1, &NoteV2 { text: "new".to_owned() }).unwrap();
-        assert_eq!(engine.clear(), 0);
-        assert_eq!(old.get(&1).unwrap(), Some(NoteV1 { text: "new".to_owned(), own }));
-    };
-    written_between(BASE, 2);
-    let migration = store.migration("drop").table(&new).paused().begin().unwrap();
-    written_between(OVERLAY, 3);
-    complete(&migration);
-    written_between(OVERLAY, 4);
 }

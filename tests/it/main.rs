@@ -58,11 +58,13 @@ mod records_json;
 mod retries;
 mod review;
 mod salvage;
+mod scans;
 mod scene;
 mod scratch;
 #[cfg(feature = "fjall")]
 mod snapshots;
 mod stored;
+mod sweep;
 mod sync_faults;
 mod transactions;
 mod traps;

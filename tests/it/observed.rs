@@ -1,15 +1,15 @@
-//! The observer is told of background work: what it was, when, and for how long.
+//! The observer is told of background work: what it was, when, and for how long; and statistics by what was going on.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{Observer, Table, Work, WorkKind};
+use exuvia::{Activity, Error, Observer, Operation, Table, Work, WorkKind};
 use parking_lot::Mutex;
 
 use crate::hook_engine::{Call, HookEngine};
-use crate::scene::{OVERLAY, first, options};
+use crate::scene::{OVERLAY, complete, first, first2, options, scene};
 use crate::types::*;
 
 #[derive(Default)]
@@ -71,4 +71,44 @@ fn every_flip_is_told_of_if_the_threshold_is_zero() {
     let works = observed(Duration::ZERO);
     // One by begin, one by contract.
     assert!(works.iter().filter(|work| work.kind == WorkKind::Flip).count() >= 2, "{works:?}");
+}
+
+/// Operations count for what was going on with their table; those of several tables for the one that is migrated.
+#[test]
+fn latencies_are_told_by_what_was_going_on() {
+    let s = scene(100);
+    let others: Table<u64, UserV1> = s.store.table("others").unwrap();
+    let counts = |activity| {
+        let stats = s.store.stats().unwrap();
+        let count = |operation| stats.latency(operation, activity).count();
+        (count(Operation::Get), count(Operation::Transaction))
+    };
+    let one_of_each = || {
+        s.new.get(&1).unwrap();
+        let both = s.store.transaction(|tx| {
+            tx.put(&others, &1, &first(1))?;
+            tx.put(&s.new, &1, &first2(1))
+        });
+        both.map_err(|e: Error| e).unwrap();
+    };
+    one_of_each();
+    assert_eq!(counts(Activity::Idle), (1, 1));
+    let migration = s.begin();
+    let expect = |activity| {
+        let before = counts(activity);
+        one_of_each();
+        let after = counts(activity);
+        assert_eq!((after.0 - before.0, after.1 - before.1), (1, 1), "{activity}");
+    };
+    expect(Activity::Backfill);
+    complete(&migration);
+    expect(Activity::Complete);
+    migration.rollback().unwrap();
+    expect(Activity::Rollback);
+    migration.resume().unwrap();
+    complete(&migration);
+    expect(Activity::Complete);
+    s.contract(&migration);
+    s.swept();
+    expect(Activity::Idle);
 }
