@@ -470,7 +470,10 @@ impl Migration {
         if phase != Phase::RolledBack {
             return Err(self.refuse(format!("it is {phase}; roll it back before it is abandoned")));
         }
-        let destroys = entry.tables.iter().map(|Step { table, from, to, .. }| match writes {
+        let destroys = entry.tables.iter().map(|Step { table, from, to, metadata_only }| match writes {
+            _ if *metadata_only => format!(
+                "table {table}: the right to read and write version {to}; no record is touched, and every write stays"
+            ),
             NewWrites::Keep => format!(
                 "table {table}: what only version {to} holds; every record stays as version {from} reads it"
             ),

@@ -593,6 +593,27 @@ impl Version for Renamed {
     }
 }
 
+/// Such a migration has no overlay: giving it up takes back no write, and its plan does not say that it does.
+#[test]
+fn giving_up_a_migration_of_metadata_only_keeps_every_write() {
+    for writes in [NewWrites::Keep, NewWrites::Discard] {
+        let store = open(&HookEngine::new(MemoryEngine::recording()));
+        let old: Table<u64, UserV1> = store.table("users").unwrap();
+        (0..3).for_each(|id| old.put(&id, &first(id)).unwrap());
+        let renamed: Table<u64, Renamed> = store.table("users").unwrap();
+        let migration = store.migration("rename").table(&renamed).begin().unwrap();
+        renamed.put(&1, &Renamed { name: "Eva New".to_owned(), age: 1 }).unwrap();
+        migration.rollback().unwrap();
+        let plan = migration.abandon(writes).unwrap();
+        let says =
+            "table users: the right to read and write version 2; no record is touched, and every write stays";
+        assert_eq!(plan.destroys(), [says]);
+        plan.execute().unwrap();
+        assert_eq!(old.get(&1).unwrap(), Some(v1("Eva New", 1)));
+        assert_eq!(old.len().unwrap(), 3);
+    }
+}
+
 /// RxDB #3311. A version that changed nothing on disk: from begin to contract not one record is read by a scan
 /// or written, and no second tree is made. All verbs work on it.
 #[test]
