@@ -25,7 +25,7 @@ pub struct Inventory {
     pub records: BTreeMap<u32, u64>,
     /// Overlay entries that hold a companion.
     pub companions: u64,
-    /// Overlay entries that are derived.
+    /// Overlay entries that are derived; none in a settled table, where that means nothing.
     pub derived: u64,
     /// Tombstones.
     pub tombstones: u64,
@@ -119,7 +119,7 @@ pub(crate) fn inventory(engine: &dyn Engine, catalog: &Catalog) -> Result<Vec<In
         let mut inventory = Inventory { table: name.clone(), active, floor, ..Inventory::default() };
         match (table.base(), table.overlay()) {
             (Some(base), None) => each(engine, &table.tree(base), |key, value| {
-                count(&mut inventory, key, value);
+                drop(count(&mut inventory, key, value));
                 Ok(())
             })?,
             (Some(base), Some(overlay)) => {
@@ -148,12 +148,13 @@ fn count_both(base: &dyn Tree, overlay: &dyn Tree, inventory: &mut Inventory) ->
             if over.binary_search_by(|(over, _)| over[..].cmp(key)).is_ok() {
                 inventory.bytes += (key.len() + value.len()) as u64;
             } else {
-                count(inventory, key, value);
+                drop(count(inventory, key, value));
             }
             Ok(())
         })?;
         for (key, value) in over {
-            count(inventory, &key, value);
+            let entry = count(inventory, &key, value);
+            inventory.derived += u64::from(entry.is_some_and(|entry| entry.is_derived()));
         }
         match last {
             Some(last) => lower = Bound::Excluded(last),
@@ -162,13 +163,13 @@ fn count_both(base: &dyn Tree, overlay: &dyn Tree, inventory: &mut Inventory) ->
     }
 }
 
-fn count(inventory: &mut Inventory, key: &[u8], value: Value) {
+/// Answers the entry, unless it is damaged.
+fn count(inventory: &mut Inventory, key: &[u8], value: Value) -> Option<Entry> {
     inventory.bytes += (key.len() + value.len()) as u64;
     let Ok(entry) = Entry::parse(key, value) else {
         inventory.damaged += 1;
-        return;
+        return None;
     };
-    inventory.derived += u64::from(entry.is_derived());
     inventory.companions += u64::from(entry.companion().is_some());
     if entry.is_failed() {
         inventory.quarantined += 1;
@@ -178,6 +179,7 @@ fn count(inventory: &mut Inventory, key: &[u8], value: Value) {
     } else {
         *inventory.records.entry(entry.version()).or_default() += 1;
     }
+    Some(entry)
 }
 
 /// Damage is told and not an error, also what the engine itself cannot read; it is read around. When the engine stops at

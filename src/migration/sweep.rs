@@ -5,7 +5,8 @@
 //!    use their space.
 //! 2. A generation that a contract left with companions and tombstones is cleaned by compare-and-set. The work
 //!    belongs to a generation, and `begin` stops it first (rule 5); it need not have finished, since in a base a
-//!    tombstone is absence and a companion means nothing.
+//!    tombstone is absence and a companion means nothing. Neither does DERIVED, which takes no space: what the backfill
+//!    wrote, and nobody since, is read and left as it is.
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -150,7 +151,7 @@ fn empty(shared: &Shared, name: &str, meter: &BackgroundMeter, stop: &AtomicBool
     })
 }
 
-/// Drops companions, tombstones and flags from a settled table's generation.
+/// Drops companions, tombstones and markers from a settled table's generation.
 fn clean(
     core: &Arc<Core>,
     state: &Arc<TableState>,
@@ -168,7 +169,7 @@ fn clean(
         let Ok(old) = Entry::parse(key, value) else {
             return Ok(true);
         };
-        if old.flags() == Flags::NONE {
+        if old.flags() == Flags::NONE || old.flags() == Flags::DERIVED {
             return Ok(true);
         }
         let new = if old.is_tombstone() || old.is_failed_marker() {
