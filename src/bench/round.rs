@@ -254,11 +254,7 @@ pub(crate) fn peak<S: Subject + 'static>(
 /// Loads the records from a thread of its own, which ends with it. glibc's `malloc` keeps what a thread has freed for that
 /// thread, and puts it together when the thread asks for more than usual: after a million records that took up to 20 ms, in
 /// the first verb of the thread that had loaded them, and held up whoever freed something of its arena.
-fn load<S: Subject + 'static>(
-    subject: &Arc<S>,
-    records: u64,
-    clock: &Arc<dyn Clock>,
-) -> Result<(), Failure> {
+fn load<S: Subject + 'static>(subject: &Arc<S>, records: u64, clock: &Arc<dyn Clock>) -> Result<(), Failure> {
     let (subject, part) = (Arc::clone(subject), Part::of(clock));
     let spawned = std::thread::Builder::new().name("loader".to_owned()).spawn(move || {
         let _part = part;

@@ -26,14 +26,11 @@ use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::lineage::{CastFailure, Casts};
 use crate::migration::run::{RunTable, save_progress};
-use crate::migration::turns::give_turn;
+use crate::migration::turns::{PAGE_RECORDS, give_turn};
 use crate::quarantine;
 use crate::route::{Frontier, Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
-
-/// Records of the base that are read at once: a call that is not interrupted, and so well under a tenth of a millisecond.
-const PAGE_RECORDS: usize = 32;
 
 /// What one step did.
 #[derive(Debug, Default)]

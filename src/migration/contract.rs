@@ -2,8 +2,8 @@
 //!
 //! 1. Take the worker's seat.
 //! 2. Raise the fence (in memory): old writers are refused from here, those in flight are drained by the gate.
-//! 3. One ordered pass over overlay and base brings forward what old writers left, and proves that no live key
-//!    is left behind (invariant 10).
+//! 3. On a thread of low priority, one ordered pass over overlay and base brings forward what old writers left, and
+//!    proves that no live key is left behind (invariant 10).
 //! 4. Flush.
 //! 5. Commit the catalog with one generation.
 //! 6. Flip.
@@ -24,12 +24,12 @@ use crate::ledger::Event;
 use crate::migration::backfill::TableBackfill;
 use crate::migration::pacer::{Measured, Pacer};
 use crate::migration::run::{Run, RunTable};
-use crate::migration::turns::Steps;
+use crate::migration::turns::{PAGE_RECORDS, Steps, give_turn};
 use crate::migration::{Migration, worker};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::{Activity, BackgroundMeter};
-use crate::sync::Instant;
+use crate::sync::{Instant, Mutex};
 
 /// What a contract will destroy. Nothing happens until [`ContractPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]
@@ -102,15 +102,13 @@ fn contract(core: &Arc<Core>, run: &Arc<Run>, mut event: Event, started: Instant
         core.flip(fences);
     }
     run.set_activity(Activity::Contract);
-    let meter = core.shared.recorder.background();
-    for table in &run.tables {
-        let proof = prove(core, run, table, &meter)?;
+    let proofs = prove_all(core, run)?;
+    for (table, proof) in run.tables.iter().zip(proofs) {
         event = event
             .count(&format!("{} verified", table.step.table), proof.records)
             .count(&format!("{} brought forward", table.step.table), proof.forwarded);
         forget_quarantine(core, table)?;
     }
-    drop(meter);
     // Flush before the commit that closes a migration (rule 10).
     if !bug(Bug::CloseUnflushed) {
         core.shared.flush()?;
@@ -173,7 +171,22 @@ struct Proof {
     forwarded: u64,
 }
 
-const BATCH_FIRST: usize = 64;
+/// Proves each table, on a thread of low priority, as all that takes time in proportion to the records: the caller's own
+/// priority could be lowered, and not raised again.
+fn prove_all(core: &Arc<Core>, run: &Arc<Run>) -> Result<Vec<Proof>> {
+    let proofs = Arc::new(Mutex::new(Ok(Vec::new())));
+    let (prover, proven, own) = (Arc::clone(core), Arc::clone(run), Arc::clone(&proofs));
+    let thread = crate::core::spawn("exuvia-prove", move || {
+        worker::lower_priority();
+        let meter = prover.shared.recorder.background();
+        let tables = proven.tables.iter();
+        *own.lock() = tables.map(|table| prove(&prover, &proven, table, &meter)).collect();
+    })?;
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+    std::mem::replace(&mut *proofs.lock(), Ok(Vec::new()))
+}
 
 /// Looks at every key of overlay and base, under the fence.
 fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> Result<Proof> {
@@ -197,24 +210,42 @@ fn prove(core: &Core, run: &Run, table: &RunTable, meter: &BackgroundMeter) -> R
     loop {
         worker::give_way(&core.shared, || run.stopping());
         let mut engine = Duration::ZERO;
-        let batch = pacer.batch().max(BATCH_FIRST);
-        let (page, spent) = steps.timed(|| {
-            prove_page(table, &route, open, meter, &mut backfill, &lower, batch, &mut proof, &mut engine)
+        let batch = pacer.batch();
+        let mut records = 0;
+        let (ended, spent) = steps.timed(|| -> Result<bool> {
+            while records < batch {
+                let limit = PAGE_RECORDS.min(batch - records);
+                let page = prove_page(
+                    table,
+                    &route,
+                    open,
+                    meter,
+                    &mut backfill,
+                    &lower,
+                    limit,
+                    &mut proof,
+                    &mut engine,
+                );
+                let Some(last) = page? else { return Ok(true) };
+                lower = Bound::Excluded(last);
+                records += limit;
+            }
+            Ok(false)
         });
-        let Some(last) = page? else { return Ok(proof) };
+        if ended? {
+            return Ok(proof);
+        }
         if run.stopping() {
             // Another verb, or the end of the store.
             return Err(Error::Conflict { subject: format!("migration {}", run.name) });
         }
-        lower = Bound::Excluded(last);
         engine += backfill.spent();
         core.shared.recorder.batch(engine);
-        let measured = Measured { records: batch, engine, spent };
-        run.sleep(pacer.rest_after(&run.control().budget, &measured));
+        run.sleep(pacer.rest_after(&run.control().budget, &Measured { records, engine, spent }));
     }
 }
 
-/// Proves a page of keys: both sides' next `batch`, as far as both reach. Answers the last key, `None` at the end.
+/// Proves a page of keys: both sides' next `limit`, as far as both reach. Answers the last key, `None` at the end.
 #[expect(clippy::too_many_arguments, reason = "a step of one loop, apart for its length")]
 fn prove_page(
     table: &RunTable,
@@ -223,17 +254,19 @@ fn prove_page(
     meter: &BackgroundMeter,
     backfill: &mut TableBackfill<'_>,
     lower: &Bound<Vec<u8>>,
-    batch: usize,
+    limit: usize,
     proof: &mut Proof,
     engine: &mut Duration,
 ) -> Result<Option<Vec<u8>>> {
     let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
     let mut base = Page::new();
-    let (base_end, took) = meter.call(|| open.base.tree.scan(range, false, batch, &mut base));
+    let (base_end, took) = meter.call(|| open.base.tree.scan(range, false, limit, &mut base));
+    give_turn();
     *engine += took;
     let base_end = base_end?;
     let mut overlay = Page::new();
-    let (overlay_end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut overlay));
+    let (overlay_end, took) = meter.call(|| open.overlay.tree.scan(range, false, limit, &mut overlay));
+    give_turn();
     *engine += took;
     let overlay_end = overlay_end?;
     if (base.is_empty() && !base_end) || (overlay.is_empty() && !overlay_end) {
@@ -249,20 +282,19 @@ fn prove_page(
         (a, b) => a.or(b),
     };
     let within = |key: &Value| stop.as_ref().is_none_or(|stop| **key <= **stop);
-    let mut overlaid = std::collections::BTreeSet::new();
-    for (key, value) in overlay.into_iter().filter(|(key, _)| within(key)) {
-        prove_entry(table, route, open, meter, backfill, &key, value, proof)?;
-        overlaid.insert(key.to_vec());
-    }
     for (key, value) in base.into_iter().filter(|(key, _)| within(key)) {
         // What is overlaid is proven, also if the base's record is damaged: someone has replaced it.
-        if !overlaid.contains(&*key) && !table.state.parse(&key, value)?.is_tombstone() {
+        let overlaid = overlay.binary_search_by(|(over, _)| over[..].cmp(&key)).is_ok();
+        if !overlaid && !table.state.parse(&key, value)?.is_tombstone() {
             // Both pages are of different moments, but under the fence no overlay entry is ever removed.
             let now = open.overlay.tree.get(&key)?;
             if now.is_none() {
                 return Err(left_behind(table, &key, "it was not copied; restart the backfill"));
             }
         }
+    }
+    for (key, value) in overlay.into_iter().filter(|(key, _)| within(key)) {
+        prove_entry(table, route, open, meter, backfill, &key, value, proof)?;
     }
     Ok(stop)
 }

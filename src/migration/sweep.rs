@@ -18,7 +18,7 @@ use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
 use crate::ledger::Event;
 use crate::migration::pacer::{Measured, Pacer};
-use crate::migration::turns::{Steps, give_turn};
+use crate::migration::turns::{PAGE_RECORDS, Steps, give_turn};
 use crate::migration::worker;
 use crate::observe::WorkKind;
 use crate::route::{Kind, TableState};
@@ -205,6 +205,14 @@ fn clean(
     Ok(true)
 }
 
+/// What a batch left to do.
+enum Left {
+    More,
+    Nothing,
+    /// Whatever there is: the sweep has to end here.
+    Stopped,
+}
+
 /// Goes through a tree in batches under the store's budget. Answers `false` if it was stopped, or `each` said so.
 fn paced(
     shared: &Shared,
@@ -221,34 +229,47 @@ fn paced(
             return Ok(false);
         }
         worker::give_way(shared, || stop.load(Ordering::Acquire));
-        let mut calls = Vec::new();
+        let (mut calls, mut records) = (Vec::new(), 0);
         let batch = pacer.batch();
-        let (result, spent) = steps.timed(|| -> Result<(usize, bool, bool)> {
-            let mut page = Page::new();
-            let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
-            let (end, took) = meter.call(|| tree.scan(range, false, batch, &mut page));
-            calls.push(took);
-            let end = end?;
-            let records = page.len();
-            for (key, value) in page {
-                if !each(&key, value, &mut calls)? {
-                    return Ok((records, end, false));
-                }
+        let (left, spent) = steps.timed(|| -> Result<Left> {
+            while records < batch {
+                let mut page = Page::new();
+                let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+                let limit = PAGE_RECORDS.min(batch - records);
+                let (end, took) = meter.call(|| tree.scan(range, false, limit, &mut page));
+                calls.push(took);
                 give_turn();
-                lower = Bound::Excluded(key.to_vec());
+                let end = end?;
+                let found = page.len();
+                records += found;
+                for (key, value) in page {
+                    let before = calls.len();
+                    if !each(&key, value, &mut calls)? {
+                        return Ok(Left::Stopped);
+                    }
+                    if calls.len() > before {
+                        give_turn();
+                    }
+                    lower = Bound::Excluded(key.to_vec());
+                }
+                if end {
+                    return Ok(Left::Nothing);
+                }
+                if found == 0 {
+                    break;
+                }
             }
-            Ok((records, end, true))
+            Ok(Left::More)
         });
-        let (records, end, go_on) = result?;
+        let left = left?;
         meter.record(&calls);
         let engine = calls.iter().sum();
         shared.recorder.batch(engine);
         shared.flusher.touch();
-        if !go_on {
-            return Ok(false);
-        }
-        if end {
-            return Ok(true);
+        match left {
+            Left::Stopped => return Ok(false),
+            Left::Nothing => return Ok(true),
+            Left::More => {}
         }
         thread::sleep(pacer.rest_after(&budget, &Measured { records, engine, spent }));
     }

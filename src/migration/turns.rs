@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use crate::sync::{Instant, thread};
 
+/// Records that the background reads at once: a call that is not interrupted, and so well under a tenth of a millisecond.
+pub(crate) const PAGE_RECORDS: usize = 32;
+
 /// A turn that took longer to come back was not just an operation of someone else's.
 #[cfg(not(exuvia_shuttle))]
 const CROWDED: Duration = Duration::from_micros(500);

@@ -3,10 +3,11 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::{PAGE_RECORDS, Stepped, TableBackfill, describe};
+use super::{Stepped, TableBackfill, describe};
 use crate::engine::{Page, Value};
 use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
+use crate::migration::turns::PAGE_RECORDS;
 use crate::route::{Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::BackgroundMeter;
