@@ -75,10 +75,6 @@ fn draw_over_time(
         let shade = SHADES.get(n % 2).copied().unwrap_or(WHITE);
         let shaded = Rectangle::new([(from.max(begin), bottom), (to.min(end), top)], shade.filled());
         chart.draw_series([shaded]).map_err(failed)?;
-        // Names of short phases would lie over each other, so they alternate in height.
-        let height = top / [1.15, 1.8, 2.8].get(n % 3).copied().unwrap_or(1.5);
-        let name = Text::new(phase.name.clone(), (from.max(begin), height), ("sans-serif", 12));
-        chart.draw_series([name]).map_err(failed)?;
     }
     let mesh = chart.configure_mesh().disable_x_mesh().x_desc("seconds").y_desc("ms").draw();
     mesh.map_err(failed)?;
@@ -93,8 +89,16 @@ fn draw_over_time(
         let drawn = chart.draw_series(line).map_err(failed)?;
         drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour));
     }
-    // Below the names of the phases, and between the lines.
-    legend(&mut chart, SeriesLabelPosition::MiddleRight)?;
+    // Over the shades and the lines: a short phase's name goes on into the next one. They would lie over each other, so they
+    // alternate in height.
+    for (n, phase) in round.phases.iter().enumerate() {
+        let height = top / [1.15, 1.8, 2.8].get(n % 3).copied().unwrap_or(1.5);
+        let from = (phase.began_us as f64 / 1e6).max(begin);
+        chart
+            .draw_series([Text::new(phase.name.clone(), (from, height), ("sans-serif", 12))])
+            .map_err(failed)?;
+    }
+    legend(&mut chart, SeriesLabelPosition::LowerRight)?;
     drop(chart);
     area.present().map_err(failed)
 }
@@ -132,6 +136,7 @@ fn draw_percentiles(
     let mut chart = ChartBuilder::on(&area)
         .caption(format!("{phase}: so many operations took at most so long"), ("sans-serif", 18))
         .margin(12)
+        .margin_right(32)
         .x_label_area_size(36)
         .y_label_area_size(64)
         .build_cartesian_2d(0.0..right, (low..high * 1.5).log_scale())
@@ -159,17 +164,20 @@ fn draw_percentiles(
 /// Points (nines, ms): at 2 nines lies what 99% of all latencies do not exceed.
 fn curve(buckets: &[(Duration, u64)]) -> Vec<(f64, f64)> {
     let total: u64 = buckets.iter().map(|(_, count)| count).sum();
-    let mut seen = 0;
+    let (mut seen, mut next) = (0, 0.0);
     let mut curve = Vec::new();
     for (latency, count) in buckets {
         seen += count;
         // The last bucket would be at infinity; it is where one more operation would be.
         let above = ((total - seen) as f64 / total as f64).max(0.5 / total as f64).max(TAIL_MIN);
         let point = (-above.log10(), latency.as_secs_f64() * 1e3);
-        // A curve of some hundred points is enough for the eye.
+        // A curve of some hundred points is enough for the eye: of each 0.005 nines the last one.
         match curve.last_mut() {
-            Some(last @ &mut (x, _)) if point.0 - x < 0.005 => *last = point,
-            _ => curve.push(point),
+            Some(last) if point.0 < next => *last = point,
+            _ => {
+                curve.push(point);
+                next = point.0 + 0.005;
+            }
         }
     }
     curve
@@ -225,8 +233,12 @@ mod tests {
         let curve = curve(&buckets);
         let (_, ms) =
             curve.iter().min_by(|a, b| (a.0 - 2.0).abs().total_cmp(&(b.0 - 2.0).abs())).expect("points");
-        // Points are at least 0.005 nines apart, which is 0.01 ms here.
+        // Points are at most 0.005 nines apart where there are more, which is less than 0.01 ms here.
         assert!((ms - 9.9).abs() < 0.02, "{ms} ms");
+        assert!(curve.first().is_some_and(|(x, _)| *x < 0.01), "it begins with the shortest");
+        let (x, ms) =
+            curve.iter().min_by(|a, b| (a.0 - 1.0).abs().total_cmp(&(b.0 - 1.0).abs())).expect("points");
+        assert!((x - 1.0).abs() < 0.005 && (ms - 9.0).abs() < 0.02, "90% lie at {ms} ms");
         let (right, ms) = curve.last().expect("points");
         assert!((ms - 10.0).abs() < 1e-9 && (right - 20_000f64.log10()).abs() < 1e-6);
         assert_eq!([quantile_name(1.0), quantile_name(2.0), quantile_name(3.0)], ["90%", "99%", "99.9%"]);
