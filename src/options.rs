@@ -87,8 +87,8 @@ impl Options {
         self
     }
 
-    /// Bytes of cache for the engine. Default: 256 MiB. While a migration is open its tables are there twice: a cache that holds
-    /// both keeps the store as quick as it was.
+    /// Bytes of cache for the engine. Default: 256 MiB. While a migration is open its tables are there twice, and what of
+    /// them does not fit is read from the disk (docs/performance.md has what that costs).
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes;
         self

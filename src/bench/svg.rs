@@ -221,6 +221,9 @@ mod tests {
         for part in ["<svg", "fake &amp; co, round 0", "backfill", "rollback", "longest", "p99", "</svg>"] {
             assert!(svg.contains(part), "{part} is not in the picture");
         }
+        // What is drawn later lies above: no shade cuts the name of the phase before it off.
+        let shaded = svg.rfind("#D7E2F0").expect("a shade");
+        assert!(svg.find("warm-up").is_some_and(|named| named > shaded));
         let report = Report::new(Settings::default(), vec![subject], vec![]);
         let svg = percentiles(&report, "backfill").expect("drawn");
         assert!(svg.contains("fake &amp; co") && svg.contains("99.9%"), "no curve");

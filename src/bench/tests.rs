@@ -104,6 +104,7 @@ impl Subject for Fake {
     }
 
     fn load(&self, count: u64) -> Result<(), Failure> {
+        assert_eq!(std::thread::current().name(), Some("loader"), "a thread that ends with the load");
         self.records.lock().extend((0..count).map(|key| (key, (key, 0, 1))));
         Ok(())
     }

@@ -29,7 +29,7 @@ use crate::migration::{Migration, worker};
 use crate::route::{Fence, Frontier, Kind, Open, Route};
 use crate::seeded::{Bug, bug};
 use crate::stats::{Activity, BackgroundMeter};
-use crate::sync::{Instant, Mutex};
+use crate::sync::Instant;
 
 /// What a contract will destroy. Nothing happens until [`ContractPlan::execute`].
 #[must_use = "a plan does nothing until it is executed"]
@@ -174,18 +174,13 @@ struct Proof {
 /// Proves each table, on a thread of low priority, as all that takes time in proportion to the records: the caller's own
 /// priority could be lowered, and not raised again.
 fn prove_all(core: &Arc<Core>, run: &Arc<Run>) -> Result<Vec<Proof>> {
-    let proofs = Arc::new(Mutex::new(Ok(Vec::new())));
-    let (prover, proven, own) = (Arc::clone(core), Arc::clone(run), Arc::clone(&proofs));
+    let (core, run) = (Arc::clone(core), Arc::clone(run));
     let thread = crate::core::spawn("exuvia-prove", move || {
         worker::lower_priority();
-        let meter = prover.shared.recorder.background();
-        let tables = proven.tables.iter();
-        *own.lock() = tables.map(|table| prove(&prover, &proven, table, &meter)).collect();
+        let meter = core.shared.recorder.background();
+        run.tables.iter().map(|table| prove(&core, &run, table, &meter)).collect()
     })?;
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-    std::mem::replace(&mut *proofs.lock(), Ok(Vec::new()))
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// Looks at every key of overlay and base, under the fence.

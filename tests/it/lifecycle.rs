@@ -493,3 +493,25 @@ fn a_step_after_a_restart_does_no_more_than_it_was_asked_for() {
     assert_eq!(phase(&migration), Phase::Complete);
     assert_eq!(s.all_new().len(), 128);
 }
+
+/// The proof of a contract looks at every record: it is made at a lower priority than the caller's, which stays as it is.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_contract_proves_at_a_low_priority() {
+    // The nineteenth field; the second is the thread's name, in brackets.
+    fn nice() -> i32 {
+        let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+        let fields = stat.rsplit(')').next().unwrap();
+        fields.split_whitespace().nth(16).unwrap().parse().unwrap()
+    }
+    let s = scene(5);
+    let migration = s.begin();
+    complete(&migration);
+    let own = nice();
+    assert!(own < 19, "nothing is lower");
+    let (seen, at) = std::sync::mpsc::channel();
+    s.engine.before(Call::Scan, OVERLAY, 1, move || seen.send(nice()).unwrap());
+    s.contract(&migration);
+    assert!(at.recv().unwrap() > own);
+    assert_eq!(nice(), own);
+}

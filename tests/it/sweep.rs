@@ -35,6 +35,7 @@ fn a_sweep_is_of_what_is_left_over_and_is_done_once() {
         ledger.filter(|entry| entry.what == "sweep").map(|entry| entry.counts[0].1).collect::<Vec<_>>()
     };
     assert_eq!(sweeps(&s.store), [3]);
+    assert_eq!(s.store.inventory().unwrap()[0].derived, 0, "it means nothing in a settled table");
     s.store.close().unwrap();
     let again = open(&s.engine);
     until("the sweep", || !again.is_sweeping());

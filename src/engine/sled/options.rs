@@ -25,8 +25,8 @@ impl SledOptions {
     /// sled counts what a page takes in its log, which is a little less than it takes in memory, and does not
     /// count values that are stored as blobs.
     ///
-    /// While a migration is open both versions of its tables are there: the store is as quick as before with a cache that
-    /// holds both (docs/performance.md).
+    /// While a migration is open both versions of its tables are there, and what of them does not fit is read from the
+    /// log, in several pieces a page (docs/performance.md has what that costs).
     #[must_use]
     pub fn cache_bytes(mut self, bytes: u64) -> Self {
         self.cache_bytes = bytes.max(16 << 20);
