@@ -8,6 +8,10 @@
 //!
 //! An instruction count is no time: it knows no waits for memory, for a lock or for the disk.
 
+#[cfg(feature = "fjall")]
+#[path = "subjects/fjall.rs"]
+#[allow(dead_code, reason = "each bench uses some of it")]
+mod fjall_by_hand;
 mod subjects;
 
 use std::hint::black_box;
@@ -103,10 +107,10 @@ fn run_one(engine: &str, side: &str, case: &str) {
     let keys: Vec<u64> = shuffled(RECORDS).take(OPS).collect();
     match (engine, side) {
         #[cfg(feature = "fjall")]
-        ("fjall", "raw") => raw_fjall(&subjects::fjall::Raw::load(&dir.0, RECORDS), case, &keys),
+        ("fjall", "raw") => raw_fjall(&fjall_by_hand::Raw::load(&dir.0, RECORDS), case, &keys),
         #[cfg(feature = "fjall")]
         ("fjall", _) => {
-            let (store, old) = subjects::fjall::load_store(&dir.0, RECORDS);
+            let (store, old) = fjall_by_hand::load_store(&dir.0, RECORDS);
             let new = store.table("items").expect("table opens");
             ours(&store, &old, &new, case, &keys);
         }
@@ -146,7 +150,7 @@ fn raw_sled(tree: &sled::Tree, case: &str, keys: &[u64]) {
 }
 
 #[cfg(feature = "fjall")]
-fn raw_fjall(raw: &subjects::fjall::Raw, case: &str, keys: &[u64]) {
+fn raw_fjall(raw: &fjall_by_hand::Raw, case: &str, keys: &[u64]) {
     let record = item(7);
     match case {
         "get" => measure(|| keys.iter().for_each(|id| drop(black_box(raw.get::<ItemV1>(*id))))),

@@ -5,6 +5,10 @@
 //! shared machine the paired ratios are the figures to quote. `-- ratios`, `-- opens`, `-- transactions` and `-- loads`
 //! print those alone. Instructions in place of time: `instructions.rs`.
 
+#[cfg(feature = "fjall")]
+#[path = "subjects/fjall.rs"]
+#[allow(dead_code, reason = "each bench uses some of it")]
+mod fjall_by_hand;
 mod subjects;
 
 use std::cell::RefCell;
@@ -110,7 +114,7 @@ mod on_fjall {
 
     use exuvia::{Table, Version};
 
-    use super::subjects::fjall::{Raw, database, load_store, options, store};
+    use super::fjall_by_hand::{Raw, database, load_store, options, store};
     use super::{
         ItemV1, ItemV2, LOAD_ROUNDS, OPEN_RECORDS, OPEN_ROUNDS, OPS_PER_ROUND, RECORDS, SCAN_RECORDS,
         Scratch, item, our_scan, paired, paired_fresh, shuffled,

@@ -6,7 +6,8 @@
 mod common;
 
 use common::Scratch;
-use exuvia::{CastError, Describe, Plain, Result, Store, Table, Version};
+use exuvia::shape::Describe;
+use exuvia::{CastError, Plain, Result, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --example import_sled`
 
-use exuvia::import::SledImport;
+use exuvia::tools::import::SledImport;
 use exuvia::{CastError, Origin, Store, Table, Version};
 use serde::{Deserialize, Serialize};
 

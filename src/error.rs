@@ -6,7 +6,10 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::catalog;
+/// The tree of the catalog, whose damage is told differently than that of a record.
+pub(crate) const CATALOG_TREE: &str = "catalog";
+/// The key of the catalog in it.
+pub(crate) const CATALOG_KEY: &[u8] = b"catalog";
 
 /// The result of a call into the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -63,8 +66,14 @@ pub enum EngineErrorKind {
     Limit,
     /// An earlier failure left the engine unusable; the store has to be opened again.
     Poisoned,
+    /// The system refused to start the threads that the engine needs.
+    Threads,
     /// The engine was opened to be read only.
     ReadOnly,
+    /// The store that the engine keeps was closed.
+    Closed,
+    /// The engine's directory was moved, replaced or removed while it was open; the engine has stopped.
+    Moved,
 }
 
 impl EngineError {
@@ -231,6 +240,13 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A value that was given is out of its range. Nothing was done.
+    Argument {
+        /// The option or parameter.
+        what: &'static str,
+        /// What was given, and what is allowed.
+        reason: String,
+    },
     /// The call does not fit the state that the table or migration is in.
     State {
         /// The table or the migration.
@@ -243,6 +259,14 @@ pub enum Error {
     Conflict {
         /// The table, the migration or the transaction.
         subject: String,
+    },
+    /// A wait for a migration's backfill would not end: its base is copied, and old writers write faster than what they
+    /// write is brought forward. Nothing is wrong with it, and it goes on.
+    Behind {
+        /// The migration.
+        migration: String,
+        /// Records that wait to be brought forward; at least so many.
+        records: u64,
     },
     /// An earlier failure left this handle unusable: close it, mend the cause, open the store again.
     Poisoned {
@@ -267,6 +291,14 @@ impl Error {
 
     pub(crate) fn corrupt(table: impl fmt::Display, key: &[u8], reason: impl Into<String>) -> Self {
         Error::Corrupt { table: table.to_string(), key: key.to_vec(), reason: reason.into() }
+    }
+
+    /// What is said of it where it is the reason of a [`Error::Poisoned`]: that of another one is its own reason.
+    pub(crate) fn as_reason(&self) -> String {
+        match self {
+            Error::Poisoned { reason } => reason.clone(),
+            other => other.to_string(),
+        }
     }
 
     /// Whether a stored value, or the engine's own files, were found damaged.
@@ -320,7 +352,7 @@ impl fmt::Display for Error {
             ),
             Error::Format { reason } => f.write_str(reason),
             Error::Engine(e) => write!(f, "engine: {e}{}", advice(e.kind())),
-            Error::Corrupt { table, key, reason } if table == catalog::TREE && key == catalog::KEY => write!(
+            Error::Corrupt { table, key, reason } if table == CATALOG_TREE && key == CATALOG_KEY => write!(
                 f,
                 "the store's catalog is damaged ({reason}); without it no table can be found, and nothing was \
                  changed: restore the store from a copy"
@@ -362,11 +394,18 @@ impl fmt::Display for Error {
             Error::Limit { what, size, limit } => {
                 write!(f, "{size} {what} are over the limit of {limit}; nothing was written")
             }
+            Error::Argument { what, reason } => write!(f, "`{what}`: {reason}; nothing was done"),
             Error::State { subject, reason } => write!(f, "{subject}: {reason}"),
             Error::Conflict { subject } => write!(
                 f,
                 "{subject}: what it had read was changed by another caller meanwhile, and nothing was written; look at \
                  the state and decide again"
+            ),
+            Error::Behind { migration, records } => write!(
+                f,
+                "migration {migration}: its base is copied, but old writers write faster than it brings forward, and {records} \
+                 of their records or more are left: let them write less or give it a larger budget, and wait again; or \
+                 contract, which refuses them and brings forward what they left"
             ),
             Error::Poisoned { reason } => write!(
                 f,
@@ -397,7 +436,14 @@ fn advice(kind: EngineErrorKind) -> &'static str {
             "; close the store, keep a copy of its directory, and restore it from an earlier copy"
         }
         EngineErrorKind::Locked => "; close that one first",
-        EngineErrorKind::Limit | EngineErrorKind::Poisoned | EngineErrorKind::ReadOnly => "",
+        EngineErrorKind::Threads => "; nothing was changed: free some threads, and open it again",
+        EngineErrorKind::Limit
+        | EngineErrorKind::Poisoned
+        | EngineErrorKind::ReadOnly
+        | EngineErrorKind::Closed => "",
+        EngineErrorKind::Moved => {
+            "; close this handle, see to it that one program at a time has one directory, and open the right one"
+        }
     }
 }
 
@@ -417,6 +463,7 @@ impl From<EngineError> for Error {
         match e.kind {
             EngineErrorKind::Poisoned => Error::Poisoned { reason: e.to_string() },
             EngineErrorKind::ReadOnly => Error::ReadOnly,
+            EngineErrorKind::Closed => Error::Closed,
             _ => Error::Engine(e),
         }
     }

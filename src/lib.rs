@@ -5,6 +5,8 @@
 //! * A [`Table`] is an ordered set of records with one key type ([`Key`]) and one **lineage**: a chain of Rust types
 //!   v1 → v2 → …, each a [`Version`] with an `upcast` and a `downcast` to its neighbour.
 //! * A handle reads and writes at one **view**, its Rust type. Handles at several views may be open at once.
+//! * A view strictly between the two versions of an open migration reads what the older one holds, upcast, and cannot
+//!   write. What only the newer version holds is not seen there: the view need not have the code to downcast it.
 //! * Every record carries the version that it was written in. Shipping a new type changes nothing on disk: older
 //!   records are upcast as they are read.
 //! * A [`Migration`] is begun when you decide so. From then on the table's old records (the **base**) are frozen, and
@@ -19,82 +21,65 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
-mod admin;
-mod around;
-mod atomic;
-#[cfg(any(feature = "sled", feature = "fjall"))]
-pub mod backup;
-mod batch;
-#[cfg(feature = "bench")]
-pub mod bench;
-mod catalog;
-pub mod codec;
-#[cfg(any(feature = "sled", feature = "fjall"))]
-mod compact;
+mod caught;
+mod clock;
 #[cfg(all(unix, feature = "control"))]
 mod control;
-mod copy;
-mod core;
-#[cfg(any(feature = "sled", feature = "fjall"))]
-mod directory;
+mod copies;
+mod duty;
 pub mod engine;
-mod envelope;
 mod error;
-mod fill;
-mod flusher;
-mod gate;
-#[cfg(feature = "sled")]
-pub mod import;
-mod inspect;
+mod form;
 #[cfg(feature = "json")]
 pub mod json;
-mod key;
-pub mod laws;
-mod ledger;
-mod lineage;
-mod load;
-mod lookup;
+pub mod measure;
 mod medium;
-mod migration;
-mod observe;
-mod options;
-#[cfg(any(feature = "sled", feature = "fjall"))]
-mod own_file;
-mod plain;
-mod quarantine;
-mod resolve;
-mod route;
-#[cfg(any(feature = "sled", feature = "fjall"))]
-pub mod salvage;
-mod scan;
-mod seeded;
-pub mod shape;
-mod snapshot;
-mod stats;
+pub mod migration;
+mod pace;
+mod record;
+mod state;
 mod store;
+#[cfg(any(feature = "json", feature = "control"))]
+mod strict;
 mod sync;
 mod table;
-mod transaction;
-mod version;
-mod write;
+mod threads;
 
-pub use batch::Batch;
-pub use catalog::{Counts, Phase};
-pub use error::{Cast, CastError, EngineError, EngineErrorKind, Error, Result};
-pub use inspect::{Inventory, Report, Space};
-pub use key::{Key, KeyPrefix};
-pub use ledger::LedgerEntry;
-pub use migration::{
-    AbandonPlan, Backfill, Budget, ContractPlan, Migration, NewWrites, Plan, Status, TableStatus, Waiting,
-};
-pub use observe::{Observer, Pause, Work, WorkKind};
-pub use options::{Durability, Options};
-pub use plain::Plain;
-pub use scan::Scan;
-pub use shape::Describe;
-pub use snapshot::Snapshot;
-pub use stats::{Activity, Histogram, Operation, Stats};
-pub use store::Store;
-pub use table::Table;
-pub use transaction::Transaction;
-pub use version::{Origin, Version};
+// What a program names, in the order in which a record flows: its type, its key, the store, its table, a migration.
+
+pub use record::plain::Plain;
+pub use record::version::{Origin, Version};
+
+pub use record::key::Key;
+
+pub use state::settings::Durability;
+pub use store::handle::Store;
+pub use store::options::Options;
+
+pub use table::batch::Batch;
+pub use table::scan::Scan;
+pub use table::snapshot::Snapshot;
+pub use table::transaction::Transaction;
+pub use table::typed::Table;
+
+pub use migration::{Migration, Plan};
+pub use pace::Budget;
+pub use state::catalog::Phase;
+
+pub use error::{CastError, Error, Result};
+
+pub use record::{codec, laws, shape};
+
+/// Keys by their beginnings.
+pub mod key {
+    pub use crate::record::key::KeyPrefix;
+}
+
+/// Whole stores: backups, salvage, imports, and looks at everything.
+pub mod tools {
+    pub use crate::copies::inspect::{Inventory, Report, Space};
+    #[cfg(any(feature = "sled", feature = "fjall"))]
+    pub use crate::copies::{backup, salvage};
+    #[cfg(feature = "sled")]
+    pub use crate::table::import;
+}

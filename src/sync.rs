@@ -13,14 +13,14 @@ mod controlled;
 
 #[cfg(exuvia_shuttle)]
 pub(crate) use controlled::{
-    ArcSwap, Clock, Condvar, Guard, Instant, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard, SegQueue,
-    atomic, thread,
+    ArcSwap, Clock, Condvar, Guard, Instant, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    SegQueue, atomic, thread,
 };
 #[cfg(not(exuvia_shuttle))]
 pub(crate) use {
     arc_swap::{ArcSwap, Guard},
     crossbeam_queue::SegQueue,
-    parking_lot::{Condvar, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard},
     quanta::{Clock, Instant},
     std::sync::atomic,
     std::thread,

@@ -14,7 +14,7 @@ use exuvia::{Store, Table, Version};
 use fjall::compaction::Leveled;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions};
 
-use super::{ItemV1, decode, encode, item};
+use super::subjects::{ItemV1, decode, encode, item};
 
 /// Bytes that a record takes in a memtable besides its key and value, as the engine counts.
 const MEMTABLE_OVERHEAD: usize = 100;

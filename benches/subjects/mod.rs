@@ -4,8 +4,6 @@
 
 #![allow(dead_code, reason = "each bench uses some of it")]
 
-#[cfg(feature = "fjall")]
-pub mod fjall;
 pub mod paired;
 
 use std::hint::black_box;

@@ -1,9 +1,9 @@
 //! Arbitrary bytes as catalog, progress and ledger, below a store.
 #![no_main]
 
-#[path = "../../tests/it/stored.rs"]
-mod stored;
-#[path = "../../tests/it/types.rs"]
+#[path = "../../tests/it/kit/format.rs"]
+mod format;
+#[path = "../../tests/it/kit/types.rs"]
 #[allow(dead_code)]
 mod types;
 
@@ -76,7 +76,7 @@ fn changed(key: &[u8], value: &[u8], change: &Change) -> Option<Vec<u8>> {
         How::Replace(bytes) => body.clone_from(bytes),
         How::Delete => return None,
     }
-    let mut whole = stored::sealed(key, value.first().copied().unwrap_or(1), &body);
+    let mut whole = format::sealed(key, value.first().copied().unwrap_or(1), &body);
     if !change.whole {
         whole.pop();
     }
@@ -85,7 +85,7 @@ fn changed(key: &[u8], value: &[u8], change: &Change) -> Option<Vec<u8>> {
 
 fuzz_target!(|input: Input| {
     let golden = GOLDEN[usize::from(input.golden) % GOLDEN.len()];
-    let mut dump: stored::Dump = golden
+    let mut dump: format::Dump = golden
         .lines()
         .map(|line| {
             let mut parts = line.split(' ');
@@ -110,13 +110,13 @@ fuzz_target!(|input: Input| {
     for at in gone.into_iter().rev() {
         dump.remove(at);
     }
-    let engine = stored::load(&dump);
+    let engine = format::load(&dump);
     let interval = std::time::Duration::from_secs(3600);
     let options = Store::options().durability(Durability::Buffered { interval }).budget(Budget::unlimited());
     let Ok(store) = options.open_in(Arc::new(engine.clone())) else {
         assert_eq!(
-            stored::dump(&engine),
-            stored::dump(&stored::load(&dump)),
+            format::dump(&engine),
+            format::dump(&format::load(&dump)),
             "a refused open changed something"
         );
         return;

@@ -2,13 +2,14 @@
 //! happened.
 #![no_main]
 
-#[path = "../../tests/it/stored.rs"]
-mod stored;
+#[path = "../../tests/it/kit/format.rs"]
+mod format;
 
 use std::sync::Arc;
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{Durability, LedgerEntry, Plain, Store, Table};
+use exuvia::{Durability, Plain, Store, Table};
+use exuvia::measure::LedgerEntry;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 
@@ -39,19 +40,20 @@ fn options() -> exuvia::Options {
 }
 
 /// A store with a ledger of twelve entries, and those.
-fn original() -> (stored::Dump, Vec<LedgerEntry>) {
+fn original() -> (format::Dump, Vec<LedgerEntry>) {
     let engine = MemoryEngine::new();
     let store = options().open_in(Arc::new(engine.clone())).unwrap();
     for number in 0..12 {
         let _table: Table<u64, Plain<u64>> = store.table(&format!("t{number}")).unwrap();
     }
-    (stored::dump(&engine), store.ledger().unwrap())
+    (format::dump(&engine), store.ledger().unwrap())
 }
 
 fn record(key: &[u8], seq: u64, body: &[u8]) -> Vec<u8> {
     let hash = blake3::hash(body);
-    let content = stored::Bytes::default().number(seq).number(body.len() as u64).raw(body).raw(hash.as_bytes());
-    stored::sealed(key, 1, &content.0)
+    let content =
+        format::Bytes::default().number(seq).number(body.len() as u64).raw(body).raw(hash.as_bytes());
+    format::sealed(key, 1, &content.0)
 }
 
 fuzz_target!(|changes: Vec<Change>| {
@@ -70,7 +72,7 @@ fuzz_target!(|changes: Vec<Change>| {
                     *old = *byte;
                 }
             }
-            How::Content(content) => dump[at].2 = stored::sealed(&key, 1, content),
+            How::Content(content) => dump[at].2 = format::sealed(&key, 1, content),
             How::Value(value) => dump[at].2.clone_from(value),
             How::Delete => gone.push(at),
             How::Swap(other) => {
@@ -88,7 +90,7 @@ fuzz_target!(|changes: Vec<Change>| {
     for at in gone.into_iter().rev() {
         dump.remove(at);
     }
-    let store = options().open_in(Arc::new(stored::load(&dump))).unwrap();
+    let store = options().open_in(Arc::new(format::load(&dump))).unwrap();
     let report = store.verify().unwrap();
     match store.ledger() {
         Ok(read) => assert_eq!(read, entries, "a changed ledger is read as a whole one"),

@@ -1,7 +1,7 @@
 //! Sequences of operations against a model of both views that shares no code with the crate.
 #![no_main]
 
-#[path = "../../tests/it/types.rs"]
+#[path = "../../tests/it/kit/types.rs"]
 #[allow(dead_code)]
 mod types;
 
@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use exuvia::engine::MemoryEngine;
-use exuvia::{Budget, Durability, Migration, NewWrites, Phase, Store, Table};
+use exuvia::{Budget, Durability, Migration, Phase, Store, Table};
+use exuvia::migration::NewWrites;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use types::{UserV1, UserV2, v1, v2};

@@ -1,9 +1,9 @@
 //! Arbitrary bytes as stored values, below a store.
 #![no_main]
 
-#[path = "../../tests/it/stored.rs"]
-mod stored;
-#[path = "../../tests/it/types.rs"]
+#[path = "../../tests/it/kit/format.rs"]
+mod format;
+#[path = "../../tests/it/kit/types.rs"]
 #[allow(dead_code)]
 mod types;
 
@@ -32,8 +32,8 @@ struct Value {
 
 fuzz_target!(|input: Input| {
     let phase = input.phase % 6;
-    let catalog = if phase == 0 { stored::settled() } else { stored::migrating(phase.min(4)) };
-    let engine = stored::store_of(&catalog, &[]);
+    let catalog = if phase == 0 { format::settled() } else { format::migrating(phase.min(4)) };
+    let engine = format::store_of(&catalog, &[]);
     for value in &input.values {
         let tree =
             ["1/2", "1/3", "quarantine/users"][usize::from(value.tree) % if phase == 0 { 1 } else { 3 }];
@@ -41,8 +41,8 @@ fuzz_target!(|input: Input| {
         let mut bytes = value.bytes.clone();
         if value.whole {
             bytes = match bytes.as_slice() {
-                [first, rest @ ..] if tree.starts_with('1') => stored::sealed(&key, 0x10 | first & 15, rest),
-                other => stored::sealed(&key, 1, other),
+                [first, rest @ ..] if tree.starts_with('1') => format::sealed(&key, 0x10 | first & 15, rest),
+                other => format::sealed(&key, 1, other),
             };
         }
         engine.tree(tree).unwrap().put(&key, &bytes).unwrap();

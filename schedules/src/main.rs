@@ -3,7 +3,7 @@
 #[cfg(exuvia_shuttle)]
 mod campaign;
 #[cfg(exuvia_shuttle)]
-#[path = "../../tests/linear/mod.rs"]
+#[path = "../../tests/it/campaigns/linear/mod.rs"]
 mod linear;
 #[cfg(exuvia_shuttle)]
 mod scheduler;

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::Error;
-use crate::migration::{Backfill, Budget, Migration, Status};
-use crate::store::Store;
+use crate::migration::{Backfill, Migration, Status};
+use crate::pace::Budget;
+use crate::store::handle::Store;
 
 /// The version of the protocol.
 const VERSION: u64 = 1;
@@ -33,6 +34,7 @@ impl From<Error> for Refusal {
             Error::State { .. } => "state",
             Error::Conflict { .. } => "conflict",
             Error::Closed => "closed",
+            Error::Argument { .. } => "request",
             damage if damage.is_corruption() => "corrupt",
             _ => "failed",
         };
@@ -60,7 +62,7 @@ pub(super) struct Request {
     to: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Verb {
     Status,
@@ -73,17 +75,45 @@ enum Verb {
     Backup,
 }
 
+impl Verb {
+    /// The field that a request must have, and those that it may.
+    fn fields(self) -> (Option<&'static str>, &'static [&'static str]) {
+        match self {
+            Verb::Status | Verb::Ledger => (None, &[]),
+            Verb::Rollback => (Some("migration"), &["why", "by", "fenced"]),
+            Verb::Resume | Verb::Pause | Verb::Unpause => (Some("migration"), &["why", "by"]),
+            Verb::Budget => (Some("migration"), &["why", "by", "pause_us", "core_share"]),
+            Verb::Backup => (Some("to"), &[]),
+        }
+    }
+}
+
+/// Nothing is taken that is unknown, there twice, of another type, or of another verb.
 pub(super) fn parse(line: &[u8]) -> Result<Request, Refusal> {
-    let malformed = |e: serde_json::Error| Refusal::new("request", format!("not a request: {e}"));
-    let value: Value = serde_json::from_slice(line).map_err(malformed)?;
+    let refuse = |message: String| Refusal::new("request", message);
+    let malformed = |e: serde_json::Error| refuse(format!("not a request: {e}"));
+    let value = crate::strict::parse(line).map_err(malformed)?;
     match value.get("exuvia").and_then(Value::as_u64) {
-        Some(VERSION) => serde_json::from_value(value).map_err(malformed),
+        Some(VERSION) => {}
         Some(other) => {
             let message =
                 format!("version {other} of the protocol was asked for, and this store speaks {VERSION}");
-            Err(Refusal::new("version", message))
+            return Err(Refusal::new("version", message));
         }
-        None => Err(Refusal::new("request", format!("a request is an object with \"exuvia\": {VERSION}"))),
+        None => return Err(refuse(format!("a request is an object with \"exuvia\": {VERSION}"))),
+    }
+    let given: Vec<String> = value.as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+    let request: Request = serde_json::from_value(value).map_err(malformed)?;
+    let (needed, allowed) = request.verb.fields();
+    let verb = format!("{:?}", request.verb).to_lowercase();
+    if let Some(needed) = needed.filter(|needed| !given.iter().any(|name| name == needed)) {
+        return Err(refuse(format!("not a request: the verb {verb} needs the field \"{needed}\"")));
+    }
+    let known =
+        |name: &str| ["exuvia", "verb"].contains(&name) || needed == Some(name) || allowed.contains(&name);
+    match given.iter().find(|name| !known(name)) {
+        Some(name) => Err(refuse(format!("not a request: the verb {verb} has no field {name:?}"))),
+        None => Ok(request),
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::own_file;
+use crate::engine::own_file;
 
 /// Whether `directory` is not there, or is empty.
 pub(super) fn is_new(directory: &Path) -> io::Result<bool> {

@@ -18,8 +18,12 @@
 //!    each, and [`Shared::write_out`] lets journals go. An open of more trees than its queue has places could wait
 //!    for ever, so there are no more ([`TREES_MAX`]).
 //! 7. At open it takes the first entry of a journal that it cannot parse for the torn end of it, misses no journal, and
-//!    removes a tree whose `current` is missing: [`check`] looks before that, by the [`mark`] of what was synced.
+//!    removes a tree whose `current` is missing: [`opening`] looks before that, by the [`mark`] of what was synced, and after it.
 //! 8. It gives the number of a dropped tree to another one, and may remove that at the next open: [`numbers`].
+//!
+//! All that this uses of fjall's hidden interface is in [`hidden`]. It also reads files that are private to fjall: journals
+//! ([`journal`], [`check`], [`lengths`]), the lists of sorted files ([`manifest`]), the ends of sorted files ([`lengths`]);
+//! and it makes directories that fjall counts ([`numbers`]). So fjall is pinned.
 //!
 //! Settings, for short waits on few cores. fjall puts every new sorted file into a tree's list of files, and syncs that
 //! four times, with all readers and writers of the tree locked out: tens of milliseconds each. So there are few of them: memtables
@@ -34,6 +38,8 @@ mod check;
 mod close;
 mod database;
 mod fence;
+mod files;
+mod hidden;
 mod journal;
 mod keys;
 mod lengths;
@@ -43,10 +49,12 @@ mod manifest;
 mod mark;
 mod names;
 mod numbers;
+mod opening;
 mod options;
 mod tree;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -54,23 +62,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fjall::compaction::Leveled;
-use fjall::{AbstractTree, Database, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 use parking_lot::{Mutex, RwLock};
 
 use self::fence::{Access, Fence};
 use self::journal::Journals;
 use self::mark::Mark;
-use self::numbers::Reserved;
+use self::opening::Opening;
 pub use self::options::FjallOptions;
 use self::tree::{FjallSnapshot, FjallTree, Records, Trees};
+use super::owner::Owner;
 use super::stripes::{Mask, Stripes};
-use super::{Capabilities, Check, Engine, EngineResult, Outcome, Snapshot, Tree, Write, draft};
+use super::synced::MarkFiles;
+use super::{Capabilities, Check, Engine, EngineResult, Outcome, Snapshot, Tree, Write, arguments, draft};
+use crate::clock;
 use crate::error::{EngineError, EngineErrorKind};
 
 /// Longest key. fjall's own limit is 64 KiB less one; a key is copied into indexes, and held in memory with them.
 const KEY_BYTES_MAX: usize = 16 * 1024;
-/// Longest value. fjall's own limit is 4 GiB; one value should be a small part of a memtable.
-const VALUE_BYTES_MAX: usize = 1024 * 1024;
+/// Longest value: two forms of a record. fjall's own limit is 4 GiB; one value should be a small part of a memtable.
+const VALUE_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most writes in a commit: all other writers wait while it is made.
 const COMMIT_WRITES_MAX: usize = 16 * 1024;
 /// Most bytes of keys and values in a commit, for the same reason.
@@ -84,6 +95,8 @@ const TREES_MAX: usize = 900;
 const QUEUE_PLACES: usize = 1000;
 /// Bytes that a record takes in a memtable besides its key and value, about.
 const MEMTABLE_OVERHEAD: usize = 100;
+/// Files that fjall has open at once while it makes or drops a tree, and some.
+const FILES_OF_A_TREE: usize = 16;
 /// How long a writer waits before it looks again whether fjall has caught up.
 const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 
@@ -93,7 +106,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_millis(1);
 /// process at once, and is durable after [`Engine::flush`]. There are snapshots; a page of a scan that meets a commit is
 /// of one moment, any other may see each record at a moment of its own.
 ///
-/// Limits: keys of 16 KiB, values of 1 MiB, commits of 16384 writes and 16 MiB, 900 trees.
+/// Limits: keys of 16 KiB, records of 1 MiB (values of 2 MiB, for both forms of one), commits of 16384 writes and 16 MiB, 900 trees.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`, and reads go on. After a panic of fjall's every call
 /// does. What was flushed is safe: drop every handle, mend the cause, open again.
@@ -110,6 +123,7 @@ struct Shared {
     stripes: Stripes,
     fence: Fence,
     journals: Journals,
+    owner: Owner,
     options: FjallOptions,
     /// `None` only in `drop`.
     db: Option<Database>,
@@ -123,16 +137,17 @@ impl FjallEngine {
     /// # Errors
     /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
     /// `Corrupt` if fjall cannot read what it finds, or was written by another version of it, or if something that was
-    /// flushed is gone: a file is missing, or a journal is damaged. Nothing was changed then (unless fjall's own list of
-    /// trees has lost one: fjall removes the files of that). The torn end of a journal, which was never flushed, is cut off.
+    /// flushed is gone: a file is missing, or a journal is damaged. Nothing was changed then: what fjall changed is put back.
+    /// The torn end of a journal, which was never flushed, is cut off.
     pub fn open(directory: impl AsRef<Path>, options: FjallOptions) -> EngineResult<Self> {
+        clock::check()?;
         let directory = directory.as_ref();
         let place = directory.display().to_string();
         let io = |e: io::Error| EngineError::io(&*place, e);
         if draft::is_new(directory).map_err(io)? {
             let made = draft::begin(directory, options.private).map_err(io)?;
             drop(database::open(&made, &options, &place)?);
-            mark::MarkFiles::open(&made).and_then(|mut files| files.write(&Mark::default())).map_err(io)?;
+            MarkFiles::open(&made).and_then(|mut files| files.write(&Mark::default())).map_err(io)?;
             draft::finish(&made, directory, options.private).map_err(io)?;
         } else if !directory.join("version").try_exists().map_err(io)? {
             // fjall would make a new store here.
@@ -140,31 +155,18 @@ impl FjallEngine {
             return Err(EngineError::new(EngineErrorKind::Corrupt, message));
         }
         let directory = directory.canonicalize().map_err(io)?;
-        let found = check::check(&directory, &place)?;
-        lengths::check(&directory, &place)?;
-        if !found.gone.is_empty() {
-            database::check_sorted_files(&directory, &options, &place, &found.gone)?;
-        }
-        let reserved = Reserved::up_to(found.mark.highest, &directory).map_err(io)?;
-        let db = database::open(&directory, &options, &place)?;
-        drop(reserved);
-        let marked = found.mark.trees.clone();
+        let (db, found) = Opening::prepare(&directory, &place, &options)?.open()?;
         let shared = Shared {
             trees: RwLock::default(),
             naming: Mutex::default(),
             stripes: Stripes::new(),
             fence: Fence::new(&directory),
             journals: Journals::open(&directory, found.mark).map_err(io)?,
+            owner: Owner::of(&directory, "lock").map_err(io)?,
             options,
             db: Some(db),
         };
         let trees = shared.found_trees()?;
-        let unknown = |marked: &&u64| trees.values().all(|records| records.number() != **marked);
-        if let Some(tree) = marked.iter().find(unknown) {
-            // fjall has removed its directory: the next open misses that.
-            let what = format!("keyspaces/{tree} is a tree that fjall does not know");
-            return Err(check::lost(&directory, &place, &what));
-        }
         trees.values().for_each(|records| shared.journals.made(records.number()));
         *shared.trees.write() = Arc::new(trees);
         // Recovery may have cut a journal: that must not wait for a later sync.
@@ -173,18 +175,18 @@ impl FjallEngine {
     }
 }
 
-fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
-    if size <= limit {
-        return Ok(());
-    }
-    let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
-    Err(EngineError::new(EngineErrorKind::Limit, message))
-}
-
-fn check_write(key: &[u8], value: Option<&[u8]>) -> EngineResult<()> {
-    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
-    limit("bytes of a value", value.map_or(0, <[u8]>::len), VALUE_BYTES_MAX)
-}
+/// Limits and abilities.
+const CAPABILITIES: Capabilities = Capabilities {
+    key_bytes_max: KEY_BYTES_MAX,
+    value_bytes_max: VALUE_BYTES_MAX,
+    record_bytes_max: VALUE_BYTES_MAX / 2,
+    commit_writes_max: COMMIT_WRITES_MAX,
+    commit_bytes_max: COMMIT_BYTES_MAX,
+    trees_max: TREES_MAX,
+    snapshots: true,
+    durable: true,
+    drops_at_once: true,
+};
 
 impl Shared {
     fn db(&self) -> EngineResult<&Database> {
@@ -226,11 +228,12 @@ impl Shared {
         if let Some(records) = self.trees.read().get(name) {
             return Ok(Arc::clone(records));
         }
+        arguments::check_name(name)?;
         let _one_at_a_time = self.naming.lock();
         if let Some(records) = self.trees.read().get(name) {
             return Ok(Arc::clone(records));
         }
-        self.fence.check(Access::Write)?;
+        self.owned()?;
         let trees = self.trees.read().len();
         if trees >= self.options.trees_max {
             let message = format!(
@@ -239,6 +242,7 @@ impl Shared {
             );
             return Err(EngineError::new(EngineErrorKind::Limit, message));
         }
+        self.spare_files()?;
         let stored = names::stored(name);
         if names::is_hash(&stored) {
             let names = self.keyspace(names::LONG_NAMES)?;
@@ -248,7 +252,7 @@ impl Shared {
         }
         let keyspace = self.keyspace(&stored)?;
         self.synced_keyspaces()?;
-        self.journals.made(keyspace.id());
+        self.journals.made(hidden::number(&keyspace));
         let records = Arc::new(Records::new(name.to_owned(), keyspace));
         let mut trees = self.trees.write();
         let mut more = Trees::clone(&trees);
@@ -259,7 +263,8 @@ impl Shared {
 
     fn drop_tree(&self, name: &str) -> EngineResult<()> {
         let one_at_a_time = self.naming.lock();
-        self.fence.check(Access::Write)?;
+        self.owned()?;
+        self.spare_files()?;
         let records = {
             let _no_write_is_half_way = self.stripes.hold(Mask::ALL);
             let mut trees = self.trees.write();
@@ -278,10 +283,22 @@ impl Shared {
         // fjall removes the files with the last handle, but keeps those open that it had open, and with them their disk
         // space, until 900 others were; unless each table has been dropped by itself.
         self.fence.call(Access::Read, name, || {
-            if let Err(e) = records.keyspace.tree.drop_range::<&[u8], _>(..) {
+            if let Err(e) = hidden::let_go_of_files(&records.keyspace) {
                 tracing::warn!(target: "exuvia", tree = name, error = %e, "files of a dropped tree stay open");
             }
             Ok(())
+        })
+    }
+
+    /// Before fjall makes or drops a tree, for which it opens files: where it cannot it stops all writers, and does not say
+    /// what it has done so far.
+    fn spare_files(&self) -> EngineResult<()> {
+        let opened: io::Result<Vec<File>> =
+            (0..FILES_OF_A_TREE).map(|_| File::open(self.fence.directory())).collect();
+        opened.map(drop).map_err(|e| {
+            let message = "no tree is made or dropped without a few spare files, and nothing was changed (where too many are \
+                           open, raise the limit or close some, and try again)";
+            EngineError::io(message, e)
         })
     }
 
@@ -298,9 +315,17 @@ impl Shared {
 
     /// Answers whether fjall has begun a journal since the last sync.
     fn sync_journal(&self) -> EngineResult<bool> {
+        self.owned()?;
         let db = self.db()?;
         self.fence.call(Access::Write, "", || db.persist(PersistMode::Buffer))?;
         self.journals.sync().map_err(|e| self.unsynced(e))
+    }
+
+    /// Before fjall is asked for what makes, replaces or removes files: they are to be ours. fjall's threads do that without
+    /// being asked, too, soon after a memtable was sealed; for that moment nobody answers.
+    fn owned(&self) -> EngineResult<()> {
+        self.fence.check(Access::Write)?;
+        self.owner.check().inspect_err(|e| self.fence.stop(Access::Write, &e.to_string()))
     }
 
     /// Lets every tree write its memtable out, so that full journals can go: a tree that is seldom written to would keep
@@ -313,7 +338,7 @@ impl Shared {
             return Ok(());
         }
         for records in trees.values() {
-            self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
+            self.fence.call(Access::Write, &records.name, || hidden::seal(&records.keyspace))?;
         }
         Ok(())
     }
@@ -344,7 +369,8 @@ impl Shared {
     #[cold]
     fn seal(&self, records: &Records) -> EngineResult<()> {
         records.check()?;
-        self.fence.call(Access::Write, &records.name, || records.keyspace.rotate_memtable())?;
+        self.owned()?;
+        self.fence.call(Access::Write, &records.name, || hidden::seal(&records.keyspace))?;
         self.write_out(JOURNALS_MAX)
     }
 
@@ -430,14 +456,12 @@ impl Engine for FjallEngine {
 
     /// Cost: that of a batch. Other writers wait while it is made, readers of its keys too.
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
-        let mut bytes = 0;
-        for write in writes {
-            check_write(&write.key, write.value.as_deref())?;
-            bytes += write.key.len() + write.value.as_deref().map_or(0, <[u8]>::len);
+        let bytes = arguments::check_writes(&CAPABILITIES, writes)?;
+        arguments::limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
+        match arguments::checks(KEY_BYTES_MAX, checks)? {
+            Some(checks) => self.shared.commit(&checks, writes),
+            None => Ok(Outcome::Conflict),
         }
-        limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
-        self.shared.commit(checks, writes)
     }
 
     /// Durable means: `fdatasync` has returned for the journal. Writers do not wait for it.
@@ -451,19 +475,16 @@ impl Engine for FjallEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            key_bytes_max: KEY_BYTES_MAX,
-            value_bytes_max: VALUE_BYTES_MAX,
-            commit_writes_max: COMMIT_WRITES_MAX,
-            commit_bytes_max: COMMIT_BYTES_MAX,
-            snapshots: true,
-            durable: true,
-            drops_at_once: true,
-        }
+        Capabilities { trees_max: self.shared.options.trees_max, ..CAPABILITIES }
     }
 
     fn snapshot(&self) -> EngineResult<Option<Arc<dyn Snapshot>>> {
         Ok(Some(Arc::new(FjallSnapshot::new(&self.shared)?)))
+    }
+
+    /// Reads every sorted file: their blocks have checksums, but a lookup reads blocks that no scan does.
+    fn check_files(&self) -> EngineResult<Vec<String>> {
+        files::check(&self.shared)
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {

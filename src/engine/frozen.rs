@@ -267,6 +267,10 @@ impl Engine for Freezing {
         self.engine.is_pressed()
     }
 
+    fn check_files(&self) -> EngineResult<Vec<String>> {
+        self.engine.check_files()
+    }
+
     fn bytes_on_disk(&self) -> EngineResult<u64> {
         self.engine.bytes_on_disk()
     }

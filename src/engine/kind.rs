@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::Engine;
-use crate::error::{Error, Result};
+use super::{Engine, EngineResult};
+use crate::error::{EngineErrorKind, Error, Result};
 
 /// An engine that keeps a store in a directory. Each is a feature of this crate, of the same name.
 ///
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// | state | unmaintained since 2021 | maintained |
 /// | stalls of writers | short | longer, while it merges files |
 /// | snapshots | no | yes |
-/// | largest value | 48 KiB | 1 MiB |
+/// | largest record | 48 KiB; in an open migration both forms together | 1 MiB |
 /// | a dropped tree's space | comes back little by little | comes back at once |
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -72,9 +72,24 @@ impl EngineKind {
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] if this program was built without the engine; what the engine itself answers.
+    /// [`Error::Format`] if this program was built without the engine; [`Error::Locked`]; [`Error::Path`] if the directory
+    /// is part of a backup, which an open would change; what the engine itself answers.
     pub fn open(self, directory: impl AsRef<Path>, cache_bytes: u64) -> Result<Arc<dyn Engine>> {
-        self.open_with(directory.as_ref(), cache_bytes, true)
+        let directory = directory.as_ref();
+        let above = match directory.canonicalize() {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => {
+                let reason = "cannot be looked at; check the path and its permissions".to_owned();
+                return Err(Error::Path { path: directory.to_owned(), reason, source: Some(e) });
+            }
+            Ok(own) => own.parent().map(Path::to_owned),
+        };
+        if let Some(above) = above
+            && let Some(said) = super::backup_mark::refusal(&above)?
+        {
+            return Err(Error::Path { path: above, reason: said.to_owned(), source: None });
+        }
+        self.open_with(directory, cache_bytes, true)
     }
 
     /// `private`: a directory that is made is closed to others.
@@ -85,31 +100,23 @@ impl EngineKind {
         private: bool,
     ) -> Result<Arc<dyn Engine>> {
         self.check_built_in()?;
-        match self {
+        let opened: EngineResult<Arc<dyn Engine>> = match self {
             #[cfg(feature = "sled")]
             Self::Sled => {
                 let options = super::SledOptions::new().cache_bytes(cache_bytes).private(private);
-                Ok(Arc::new(super::SledEngine::open(directory, options)?))
+                super::SledEngine::open(directory, options).map(|engine| Arc::new(engine) as _)
             }
             #[cfg(feature = "fjall")]
             Self::Fjall => {
                 let options = super::FjallOptions::new().cache_bytes(cache_bytes).private(private);
-                Ok(Arc::new(super::FjallEngine::open(directory, options)?))
+                super::FjallEngine::open(directory, options).map(|engine| Arc::new(engine) as _)
             }
             #[cfg(not(all(feature = "sled", feature = "fjall")))]
-            _ => Err(Error::Format { reason: format!("no engine {:?} here", self.name()) }),
-        }
-    }
-
-    /// Returns when the engine that was open in `directory`, whose last handle is gone, has written its last.
-    pub(crate) fn wait_for_close(self, directory: &Path) -> std::io::Result<()> {
-        match self {
-            #[cfg(feature = "sled")]
-            Self::Sled => super::sled::wait_for_close(directory),
-            _ => {
-                let _writes_nothing_later = directory;
-                Ok(())
-            }
-        }
+            _ => return Err(Error::Format { reason: format!("no engine {:?} here", self.name()) }),
+        };
+        opened.map_err(|e| match e.kind() {
+            EngineErrorKind::Locked => Error::Locked { path: directory.to_owned() },
+            _ => e.into(),
+        })
     }
 }

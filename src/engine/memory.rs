@@ -10,7 +10,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, range};
+use super::{
+    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, arguments,
+};
 use crate::error::{EngineError, EngineErrorKind};
 use crate::sync::{Mutex, RwLock, RwLockWriteGuard};
 
@@ -35,6 +37,19 @@ struct MemoryTree {
     records: RwLock<Option<Records>>,
     journal: Option<Arc<Mutex<Journal>>>,
 }
+
+/// Limits and abilities of an engine that does not record.
+const CAPABILITIES: Capabilities = Capabilities {
+    key_bytes_max: usize::MAX,
+    value_bytes_max: usize::MAX,
+    record_bytes_max: usize::MAX,
+    commit_writes_max: usize::MAX,
+    commit_bytes_max: usize::MAX,
+    trees_max: usize::MAX,
+    snapshots: false,
+    durable: false,
+    drops_at_once: false,
+};
 
 /// What a loss of power may lose. Locked last, while the locks of the trees written are held, so that the order
 /// of its entries is the order of the writes.
@@ -216,9 +231,9 @@ impl Tree for MemoryTree {
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
         let records = self.records.read();
         let records = records.as_ref().ok_or_else(|| dropped(&self.name))?;
-        if range::is_empty(range) {
+        let Some(range) = arguments::range(CAPABILITIES.key_bytes_max, range) else {
             return Ok(true);
-        }
+        };
         let start = page.len();
         let found = records.range::<[u8], _>(range);
         let copy =
@@ -238,6 +253,7 @@ impl Engine for MemoryEngine {
     }
 
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>> {
+        arguments::check_name(name)?;
         Ok(self.open(name))
     }
 
@@ -257,6 +273,10 @@ impl Engine for MemoryEngine {
     }
 
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
+        arguments::check_writes(&CAPABILITIES, writes)?;
+        let Some(checks) = arguments::checks(CAPABILITIES.key_bytes_max, checks)? else {
+            return Ok(Outcome::Conflict);
+        };
         let names: BTreeSet<&str> =
             checks.iter().map(|c| c.tree.as_str()).chain(writes.iter().map(|w| w.tree.as_str())).collect();
         let trees: Vec<(&str, Arc<MemoryTree>)> =
@@ -264,7 +284,7 @@ impl Engine for MemoryEngine {
         let mut locked: BTreeMap<&str, RwLockWriteGuard<'_, Option<Records>>> =
             trees.iter().map(|(name, tree)| (*name, tree.records.write())).collect();
 
-        for check in checks {
+        for check in &*checks {
             let records = locked.get(check.tree.as_str()).and_then(|records| records.as_ref());
             let records = records.ok_or_else(|| dropped(&check.tree))?;
             if records.get(&*check.key).map(|value| &**value) != check.expected.as_deref() {
@@ -301,15 +321,7 @@ impl Engine for MemoryEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            key_bytes_max: usize::MAX,
-            value_bytes_max: usize::MAX,
-            commit_writes_max: usize::MAX,
-            commit_bytes_max: usize::MAX,
-            snapshots: false,
-            durable: self.shared.journal.is_some(),
-            drops_at_once: false,
-        }
+        Capabilities { durable: self.shared.journal.is_some(), ..CAPABILITIES }
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {

@@ -5,6 +5,12 @@
 //! memory and a remote transactional store all fit. Single-key calls are the hot path; [`Engine::commit`] is
 //! for the few changes that span keys or trees.
 
+mod arguments;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod aside;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) mod backup_mark;
+mod closable;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod draft;
 #[cfg(feature = "fjall")]
@@ -13,7 +19,11 @@ mod frozen;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod kind;
 mod memory;
-mod range;
+mod named;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+pub(crate) mod own_file;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod owner;
 mod read_only;
 #[cfg(feature = "sled")]
 mod sled;
@@ -21,7 +31,12 @@ mod sled;
 mod stops;
 #[cfg(any(feature = "sled", feature = "fjall"))]
 mod stripes;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod synced;
+#[cfg(any(feature = "sled", feature = "fjall"))]
+mod threads;
 mod value;
+mod walk;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -36,18 +51,25 @@ pub use self::kind::EngineKind;
 pub(crate) use self::sled::ForeignSled;
 #[cfg(feature = "sled")]
 pub use self::sled::{SledEngine, SledOptions};
+pub use crate::error::{EngineError, EngineErrorKind};
+pub(crate) use closable::{Closable, Stage};
 pub(crate) use frozen::{Freezing, SAVED_BYTES_MAX};
 pub use memory::MemoryEngine;
+pub(crate) use named::NamedTree;
 pub(crate) use read_only::ReadOnly;
 pub use value::Value;
-
-use crate::error::EngineError;
+pub(crate) use walk::{each, each_in};
 
 /// The result of a call into an engine.
 pub type EngineResult<T> = Result<T, EngineError>;
 
 /// One ordered tree of byte strings. Handles are cheap and stay valid while the engine is open; a call on a
 /// tree that was dropped answers as an empty tree or with an error, never with another tree's records.
+///
+/// Arguments may be of any length. A write over a limit ([`Capabilities`]) is refused with [`EngineErrorKind::Limit`] and
+/// changes nothing. A read never is: a key over the limit is absent, and a bound over it keeps its place in the order.
+///
+/// [`EngineErrorKind::Limit`]: crate::engine::EngineErrorKind::Limit
 pub trait Tree: Send + Sync {
     /// The value under `key`, in the engine's own buffer.
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>>;
@@ -118,10 +140,15 @@ pub struct Capabilities {
     pub key_bytes_max: usize,
     /// Longest value, in bytes.
     pub value_bytes_max: usize,
+    /// Longest record, in bytes, of a table without a migration: a value with one form. Where it is no more than half of
+    /// `value_bytes_max`, an open migration can always keep a record's old form beside its new one.
+    pub record_bytes_max: usize,
     /// Most writes in one commit.
     pub commit_writes_max: usize,
     /// Most bytes of keys and values in one commit.
     pub commit_bytes_max: usize,
+    /// Most trees.
+    pub trees_max: usize,
     /// Whether a scan can be of one moment.
     pub snapshots: bool,
     /// Whether `flush` makes anything survive the process.
@@ -152,7 +179,7 @@ pub trait Engine: Send + Sync {
     /// The name that is recorded in the store (`"sled"`, `"fjall"`, `"memory"`).
     fn name(&self) -> &'static str;
 
-    /// Opens a tree, and creates it if it is not there.
+    /// Opens a tree, and creates it if it is not there. Its name has at most 1024 bytes.
     fn tree(&self, name: &str) -> EngineResult<Arc<dyn Tree>>;
 
     /// The names of all trees (the engine's own are left out), in no order.
@@ -181,6 +208,12 @@ pub trait Engine: Send + Sync {
     /// Whether so much waits for the medium that writers may soon have to wait too: work that has time should rest.
     fn is_pressed(&self) -> bool {
         false
+    }
+
+    /// Reads the engine's own files, and describes each damage that reading all records does not show: in an index or a filter,
+    /// on which only lookups depend. An engine in which there is no such place has nothing to do.
+    fn check_files(&self) -> EngineResult<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// Bytes on disk (for memory: bytes of keys and values).

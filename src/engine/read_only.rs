@@ -84,6 +84,10 @@ impl Engine for ReadOnly {
         self.0.is_pressed()
     }
 
+    fn check_files(&self) -> EngineResult<Vec<String>> {
+        self.0.check_files()
+    }
+
     fn bytes_on_disk(&self) -> EngineResult<u64> {
         self.0.bytes_on_disk()
     }

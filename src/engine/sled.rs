@@ -6,15 +6,19 @@
 //!    behind the shared side of one lock. So neither is ever made: see [`commit`].
 //! 2. It panics on much of what it finds damaged: every call goes through [`Fence::call`].
 //! 3. Its flush is not durable: see [`files`].
-//! 4. It writes when it is dropped, and may then fail, panic or wait for ever: see [`lifetime::close`].
+//! 4. Its recovery takes a read that fails for the end of its log, and destroys what is behind that: see [`opening`].
+//! 5. It writes when it is dropped, and may then fail, panic or wait for ever: see [`lifetime::close`].
 
 mod commit;
 mod fence;
 mod files;
 mod foreign;
+mod frame;
 mod lifetime;
+mod opening;
 mod options;
 mod pace;
+mod recovery;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,13 +29,16 @@ use parking_lot::Mutex;
 
 use self::commit::Commits;
 use self::fence::{Access, Fence};
-use self::files::Files;
-pub(in crate::engine) use self::files::wait_for_close;
+use self::files::{Files, Synced};
 pub(crate) use self::foreign::ForeignSled;
+use self::opening::Opening;
 pub use self::options::SledOptions;
 use self::pace::Pace;
+use self::recovery::Whose;
+use super::owner::Owner;
 use super::{
-    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, draft, range,
+    Capabilities, Check, Engine, EngineResult, KeyRange, Outcome, Page, Tree, Value, Write, arguments, draft,
+    synced,
 };
 use crate::error::{EngineError, EngineErrorKind};
 
@@ -53,9 +60,10 @@ const DEFAULT_TREE: &str = "__sled__default";
 ///
 /// Reads are lock-free; a write is an append to a log buffer in memory, and is durable after [`Engine::flush`].
 /// Besides, the engine syncs its log by itself before a segment of it waits, because sled could otherwise not be
-/// opened after a loss of power (see docs/reliability.md).
+/// opened after a loss of power (see docs/lab/reliability.md).
 ///
-/// Limits: keys of 2 KiB, values of 48 KiB, commits of 256 KiB.
+/// Limits: keys of 2 KiB, values of 48 KiB, commits of 256 KiB. While a migration of its table is open, both forms of a
+/// record have to fit into a value.
 ///
 /// After a failed write (a full disk) writes answer `Poisoned`; reads go on where sled can still be trusted with
 /// them. After a panic of sled's every call does. What was flushed is safe: drop every handle, mend the cause, open
@@ -94,9 +102,10 @@ impl SledEngine {
     ///
     /// # Errors
     /// `Locked` if another process, or a handle of this one, has it open. `Io` if the path cannot be used.
-    /// `Corrupt` if sled cannot read what it finds, or was written by another version of it. sled repairs what it
-    /// takes for the torn end of its log by overwriting it: copy a damaged directory before opening it again.
+    /// `Corrupt` if what was flushed cannot be read, or was written by another version of sled. Nothing that could be
+    /// recovered was changed then. The torn end of the log, which was never flushed, is overwritten.
     pub fn open(directory: impl AsRef<Path>, options: SledOptions) -> EngineResult<Self> {
+        crate::clock::check()?;
         let directory = directory.as_ref();
         let place = directory.display().to_string();
         let io = |e: io::Error| EngineError::io(&*place, e);
@@ -111,21 +120,25 @@ impl SledEngine {
         if draft::is_new(directory).map_err(io)? {
             // sled writes its `conf` without a sync, and half a `conf` can never be opened.
             let made = draft::begin(directory, options.private).map_err(io)?;
-            let db = lifetime::open(&config(&made), &made, &place)?;
+            let db = lifetime::open(&config(&made), &place)?;
             // What it cannot make durable is synced again, with an error to look at, when the draft is finished.
             lifetime::close(db, &lifetime::Ending::Plain, &made);
-            files::wait_for_close(&made).map_err(io)?;
             draft::finish(&made, directory, options.private).map_err(io)?;
         }
         let directory = directory.canonicalize().map_err(io)?;
-        files::remove_half_snapshots(&directory).map_err(io)?;
         let config = config(&directory);
-        let db = lifetime::open(&config, &directory, &place)?;
+        let mark = synced::read::<Synced>(&directory).map_err(io)?.map(|(_, synced)| synced.up_to);
+        let mut opening = Opening::prepare(&directory, &place, SEGMENT_BYTES, Whose::Ours(mark))?;
+        let db = opening.open(&config)?;
         let fence = Arc::new(Fence::new(config));
+        if let Err(e) = Commits::recover(&fence, &db) {
+            return Err(opening.fail(db, &fence, e));
+        }
         let start = || -> EngineResult<_> {
+            opening.done().map_err(io)?;
             let files = Files::open(&directory).map_err(io)?;
-            Commits::recover(&fence, &db)?;
-            let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files));
+            let owner = Owner::of(&directory, "db").map_err(io)?;
+            let pace = Arc::new(Pace::new(db.clone(), Arc::clone(&fence), files, owner));
             // Recovery has written: none of it may wait for a later sync.
             pace.sync()?;
             let syncing = pace.start().map_err(io)?;
@@ -152,24 +165,25 @@ impl SledEngine {
     }
 }
 
-#[inline]
-fn limit(what: &str, size: usize, limit: usize) -> EngineResult<()> {
-    if size <= limit { Ok(()) } else { Err(over_limit(what, size, limit)) }
-}
-
-#[cold]
-fn over_limit(what: &str, size: usize, limit: usize) -> EngineError {
-    let message = format!("{what} of {size} is over the limit of {limit}; nothing was written");
-    EngineError::new(EngineErrorKind::Limit, message)
-}
+/// Limits and abilities.
+const CAPABILITIES: Capabilities = Capabilities {
+    key_bytes_max: KEY_BYTES_MAX,
+    value_bytes_max: VALUE_BYTES_MAX,
+    // Values of twice the length would need pages that sled puts into files which it never syncs.
+    record_bytes_max: VALUE_BYTES_MAX,
+    commit_writes_max: COMMIT_WRITES_MAX,
+    commit_bytes_max: COMMIT_BYTES_MAX,
+    trees_max: usize::MAX,
+    snapshots: false,
+    durable: true,
+    drops_at_once: false,
+};
 
 /// What a write counts for, if it is within the limits.
 #[inline]
 fn size_of_write(key: &[u8], value: Option<&[u8]>) -> EngineResult<usize> {
-    let size = value.map_or(0, <[u8]>::len);
-    limit("bytes of a key", key.len(), KEY_BYTES_MAX)?;
-    limit("bytes of a value", size, VALUE_BYTES_MAX)?;
-    Ok(key.len() + size + pace::RECORD_OVERHEAD)
+    arguments::check_write(&CAPABILITIES, key, value)?;
+    Ok(key.len() + value.map_or(0, <[u8]>::len) + pace::RECORD_OVERHEAD)
 }
 
 impl SledTree {
@@ -182,6 +196,9 @@ impl SledTree {
 impl Tree for SledTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
+        if !arguments::may_hold(KEY_BYTES_MAX, key) {
+            return Ok(None);
+        }
         let stripes = &self.shared.commits.stripes;
         let before = stripes.before_read();
         let mut found = self.call(Access::Read, |tree| tree.get(key))?;
@@ -211,9 +228,9 @@ impl Tree for SledTree {
     }
 
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
-        if range::is_empty(range) {
+        let Some(range) = arguments::range(KEY_BYTES_MAX, range) else {
             return Ok(true);
-        }
+        };
         let start = page.len();
         let scanned = self.call(Access::Read, |tree| {
             let mut found = tree.range::<&[u8], _>(range);
@@ -251,6 +268,7 @@ impl Shared {
     }
 
     fn tree(&self, name: &str) -> EngineResult<sled::Tree> {
+        arguments::check_name(name)?;
         if name == DEFAULT_TREE {
             let message = format!("the tree name \"{name}\" is the engine's own; choose another");
             return Err(EngineError::new(EngineErrorKind::Limit, message));
@@ -324,13 +342,12 @@ impl Engine for SledEngine {
     /// One write without a check, or with a check of the same key, costs what the single-key call does. Anything
     /// else costs its lookups, its writes, and two writes more; nobody waits for it but who writes one of its keys.
     fn commit(&self, checks: &[Check], writes: &[Write]) -> EngineResult<Outcome> {
-        limit("writes in a commit", writes.len(), COMMIT_WRITES_MAX)?;
-        let mut bytes = 0;
-        for write in writes {
-            bytes += size_of_write(&write.key, write.value.as_deref())?;
-        }
+        let bytes = arguments::check_writes(&CAPABILITIES, writes)?;
+        let Some(checks) = arguments::checks(KEY_BYTES_MAX, checks)? else {
+            return Ok(Outcome::Conflict);
+        };
         let one = |name: &str| Engine::tree(self, name);
-        let swapped = match (checks, writes) {
+        let swapped = match (&*checks, writes) {
             ([], []) => true,
             ([], [write]) => {
                 let tree = one(&write.tree)?;
@@ -344,9 +361,9 @@ impl Engine for SledEngine {
             ([check], [write]) if check.tree == write.tree && check.key == write.key => one(&write.tree)?
                 .compare_and_swap(&write.key, check.expected.as_deref(), write.value.as_deref())?,
             _ => {
-                limit("bytes of a commit", bytes - writes.len() * pace::RECORD_OVERHEAD, COMMIT_BYTES_MAX)?;
+                arguments::limit("bytes of a commit", bytes, COMMIT_BYTES_MAX)?;
                 // Once for the record of the commit.
-                self.shared.admit(2 * bytes)?;
+                self.shared.admit(2 * (bytes + writes.len() * pace::RECORD_OVERHEAD))?;
                 let shared = &self.shared;
                 let mut trees = LastTree { shared, last: None };
                 let checks = checks.iter().map(|check| Ok((trees.get(&check.tree)?, check)));
@@ -371,15 +388,7 @@ impl Engine for SledEngine {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            key_bytes_max: KEY_BYTES_MAX,
-            value_bytes_max: VALUE_BYTES_MAX,
-            commit_writes_max: COMMIT_WRITES_MAX,
-            commit_bytes_max: COMMIT_BYTES_MAX,
-            snapshots: false,
-            durable: true,
-            drops_at_once: false,
-        }
+        CAPABILITIES
     }
 
     fn bytes_on_disk(&self) -> EngineResult<u64> {
@@ -399,6 +408,12 @@ impl Drop for Shared {
             && let Some(syncing) = syncing
         {
             drop(syncing.join());
+        }
+        if matches!(ending, lifetime::Ending::Plain)
+            && let Some(pace) = &self.pace
+        {
+            // Nobody is there to be told of a failure; sled itself writes what is left.
+            let _marked = pace.close();
         }
         let held = (self.pace.take(), self.db.take(), std::mem::take(&mut *self.dropped.lock()));
         lifetime::close(held, &ending, &self.directory);

@@ -50,7 +50,9 @@ impl Stops {
     }
 }
 
-/// A panic of an engine's as an error: it asserts where others return errors, mostly about damaged files.
+/// A panic of an engine's as an error. The engines assert where others return errors, mostly about damaged files; no
+/// argument of a call makes them (see `arguments`). Nobody can tell damage from a defect by a panic, so the message says
+/// how to find out.
 pub(in crate::engine) fn from_panic(engine: &str, place: &str, panic: &(dyn Any + Send)) -> EngineError {
     let said = panic
         .downcast_ref::<&str>()
@@ -59,6 +61,8 @@ pub(in crate::engine) fn from_panic(engine: &str, place: &str, panic: &(dyn Any 
         .unwrap_or("no message");
     // Some messages print a whole page.
     let said: String = said.chars().take(300).collect();
-    let message = format!("{place}: the files are damaged; {engine} panicked: {said}");
+    let message = format!(
+        "{place}: {engine} panicked: its files are damaged or it has a defect, and `exuvia verify` tells which: {said}"
+    );
     EngineError::new(EngineErrorKind::Corrupt, message)
 }

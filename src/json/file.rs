@@ -17,28 +17,30 @@ use serde_json::Value;
 
 use super::rows::{Row, Rows, Scan};
 use super::{hex, key};
-use crate::admin::check_name;
-use crate::codec;
 use crate::error::{CastError, Error, Result};
-use crate::fill::Fill;
-use crate::ledger::Event;
-use crate::lineage::{CastFailure, FailureKind, Stored};
-use crate::route::Kind;
-use crate::shape::{KeyType, Shape};
-use crate::store::Store;
+use crate::record::codec;
+use crate::record::lineage::{CastFailure, FailureKind, Stored};
+use crate::record::shape::{KeyType, Shape};
+use crate::state::catalog::room;
+use crate::state::ledger::Event;
+use crate::state::route::Kind;
+use crate::store::handle::Store;
 use crate::store::types::{NewTable, create};
-use crate::write::Encoder;
+use crate::table::fill::Fill;
+use crate::table::write::Encoder;
 
 /// The format of the lines.
 const FORMAT: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     exuvia: u32,
     tables: Vec<HeaderTable>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct HeaderTable {
     table: String,
     key: KeyType,
@@ -158,7 +160,7 @@ impl Import {
     ///
     /// # Errors
     ///
-    /// [`Error::Format`] for a line that is not of an export, [`Error::Codec`] for a key or record that does not have
+    /// [`Error::Format`] for a line that is not of an export (a field that is unknown or there twice included), [`Error::Codec`] for a key or record that does not have
     /// the type or shape of its table, [`Error::State`] for a table that is not empty or not the same, or a key that
     /// comes twice. The line is as if it had not been there then.
     pub fn line(&mut self, line: &str) -> Result<()> {
@@ -167,10 +169,11 @@ impl Import {
         }
         let not_ours =
             |e: serde_json::Error| Error::Format { reason: format!("not a line of an export: {e}") };
+        let line = crate::strict::parse(line.as_bytes()).map_err(not_ours)?;
         if self.header_seen {
-            return self.record(serde_json::from_str(line).map_err(not_ours)?);
+            return self.record(serde_json::from_value(line).map_err(not_ours)?);
         }
-        let header: Header = serde_json::from_str(line).map_err(not_ours)?;
+        let header: Header = serde_json::from_value(line).map_err(not_ours)?;
         if header.exuvia != FORMAT {
             let reason = format!("the export has format {}, and this release reads {FORMAT}", header.exuvia);
             return Err(Error::Format { reason });
@@ -211,7 +214,7 @@ impl Import {
     fn table(&mut self, header: HeaderTable) -> Result<()> {
         let name = header.table.clone();
         let refuse = |reason: String| Error::state(format!("table {name}"), reason);
-        check_name(&name)?;
+        room::check_table_name(&name)?;
         if header.version == 0 || self.tables.contains_key(&name) {
             return Err(Error::Format {
                 reason: format!("the header names table {name} twice, or in version 0"),
@@ -333,6 +336,10 @@ impl Encoder for Raw<'_> {
     }
 
     fn validate(&self, _active: u32, _last: Option<Stored<'_>>) -> Result<(), CastFailure> {
+        Ok(())
+    }
+
+    fn reads_back(&self, _target: u32, _bytes: &[u8]) -> Result<(), CastFailure> {
         Ok(())
     }
 

@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 use super::write::expected;
 use super::{hex, number, within};
 use crate::error::CastError;
-use crate::key::{Key, KeyPrefix};
-use crate::shape::KeyType;
+use crate::record::key::{Key, KeyPrefix};
+use crate::record::shape::KeyType;
 
 /// The key whose bytes these are: integers and floats as numbers (those of 128 bits as strings if need be), text and
 /// characters as strings, bytes as strings of hexadecimal digits, options as `null` or their value, tuples as arrays.
@@ -50,7 +50,7 @@ pub fn encode_key(key: &KeyType, value: &Value) -> Result<Vec<u8>, CastError> {
 /// Text that is no JSON.
 pub fn key_of_text(key: &KeyType, text: &str) -> Result<Value, CastError> {
     let json = || {
-        serde_json::from_str(text)
+        crate::strict::parse(text.as_bytes())
             .map_err(|e| CastError::new(format!("{text:?} is no key of type {key} as JSON: {e}")))
     };
     match key {
@@ -160,7 +160,10 @@ fn put(key: &KeyType, value: &Value, out: &mut Vec<u8>) -> Result<(), CastError>
             out.push(u8::from(!value.is_null()));
             match (value, &**inner) {
                 (Value::Null, _) => {}
-                (_, KeyType::Option(_)) => put(inner, value.get("Some").ok_or_else(wrong)?, out)?,
+                (_, KeyType::Option(_)) => {
+                    let some = value.as_object().filter(|object| object.len() == 1);
+                    put(inner, some.and_then(|object| object.get("Some")).ok_or_else(wrong)?, out)?;
+                }
                 _ => put(inner, value, out)?,
             }
         }

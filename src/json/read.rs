@@ -3,9 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::{DEPTH_MAX, damaged_shape, is_name, name_of, no_shape, nullable, number, rank, too_deep, within};
-use crate::codec::VALUE_BYTES_MAX;
 use crate::error::CastError;
-use crate::shape::{Shape, ShapeBody, ShapeNode as Node};
+use crate::record::codec::VALUE_BYTES_MAX;
+use crate::record::shape::{Shape, ShapeBody, ShapeNode as Node};
 
 /// How many elements there may be beyond the number of bytes: those that take none.
 const EMPTY_ELEMENTS_MAX: usize = 1_000_000;

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::{hex, key};
-use crate::catalog::{self, TableEntry};
-use crate::codec;
-use crate::core::Lease;
 use crate::error::{Error, Result};
-use crate::resolve::Form;
-use crate::route::{Found, Kind, Route, TableState};
-use crate::scan::Pages;
-use crate::shape::{KeyType, Shape, ShapeNode};
-use crate::store::Store;
+use crate::form::resolve::Form;
+use crate::migration::core::Lease;
+use crate::record::codec;
+use crate::record::shape::{KeyType, Shape, ShapeNode};
+use crate::state::catalog::{self, TableEntry};
+use crate::state::route::{Found, Kind, Route, TableState};
+use crate::store::handle::Store;
+use crate::table::scan::Pages;
 
 /// A codec that nobody named: the shape is in words only, or not known.
 const UNNAMED: &str = "custom";
@@ -98,10 +98,12 @@ fn view_of(table: &str, entry: &TableEntry, route: &Route, view: Option<u32>) ->
         let reason = format!("no record is written in version {view} now; ask for version {there}");
         return Err(Error::state(format!("table {table}"), reason));
     }
-    Ok((view, if view == default { entry.oldest } else { view }))
+    // Below the floor they are the same bytes; above it, in a salvaged table, they need not be.
+    let alike = view == default && entry.floor == view;
+    Ok((view, if alike { entry.oldest } else { view }))
 }
 
-fn codec_of(core: &crate::core::Core, entry: &TableEntry, view: u32) -> Result<Codec> {
+fn codec_of(core: &crate::migration::core::Core, entry: &TableEntry, view: u32) -> Result<Codec> {
     let name = entry.codecs.get(&view).map_or(codec::BINCODE, String::as_str);
     if name != codec::BINCODE {
         return Ok(Codec::Own(name.to_owned()));
@@ -188,7 +190,7 @@ impl Rows {
     /// A prefix of another type.
     pub fn scan_prefix(&self, prefix: &str) -> Result<Scan> {
         let from = key::encode_prefix(&self.key, prefix).map_err(|e| self.bad_key(&[], e.message()))?;
-        let to = crate::key::after_prefix(&from).map_or(Bound::Unbounded, Bound::Excluded);
+        let to = crate::record::key::after_prefix(&from).map_or(Bound::Unbounded, Bound::Excluded);
         Ok(self.scan_bytes((Bound::Included(from), to)))
     }
 
@@ -283,7 +285,7 @@ impl DoubleEndedIterator for Scan {
 mod tests {
     use super::*;
     use crate::engine::{Engine, MemoryEngine};
-    use crate::envelope::{Flags, seal};
+    use crate::form::envelope::{Flags, seal};
     use crate::{Plain, Table};
 
     /// The envelope is whole, and what is in it is not what the shape says.

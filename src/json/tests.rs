@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, to_value};
 
 use super::{decode, decode_key, encode, encode_key, key_of_text};
-use crate::key::Key;
-use crate::shape::{KeyType, Shape};
-use crate::version::{Origin, Version};
-use crate::{CastError, codec};
+use crate::CastError;
+use crate::record::codec;
+use crate::record::key::Key;
+use crate::record::shape::{KeyType, Shape};
+use crate::record::version::{Origin, Version};
 
 /// Any type as the record of a version.
 #[derive(Serialize, Deserialize)]

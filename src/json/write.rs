@@ -5,9 +5,9 @@ use serde_json::{Map, Value};
 use super::{
     DEPTH_MAX, damaged_shape, is_name, named_value, no_shape, nullable, number, rank, too_deep, within,
 };
-use crate::codec::VALUE_BYTES_MAX;
 use crate::error::CastError;
-use crate::shape::{Shape, ShapeBody, ShapeField, ShapeNode as Node};
+use crate::record::codec::VALUE_BYTES_MAX;
+use crate::record::shape::{Shape, ShapeBody, ShapeField, ShapeNode as Node};
 
 pub(super) fn encode(shape: &Shape, value: &Value) -> Result<Vec<u8>, CastError> {
     let mut writer = Writer { shape, out: Vec::new() };
@@ -191,6 +191,9 @@ impl<'s> Writer<'s> {
             .map(|(name, member)| (rank(self.shape, key, &name), name, member))
             .collect();
         members.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        if let Some([_, (_, name, _)]) = members.array_windows().find(|[(a, ..), (b, ..)]| a == b) {
+            return Err(CastError::new(format!("the key {name} is there twice")));
+        }
         for (_, name, member) in members {
             self.node(key, &name, depth).map_err(within(&name))?;
             self.node(content, member, depth).map_err(within(&name))?;

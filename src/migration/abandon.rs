@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::catalog::Phase;
-use crate::core::{Change, Core};
 use crate::error::{Error, Result};
-use crate::ledger::Event;
+use crate::measure::observe::Activity;
+use crate::migration::close::close_at_from;
+use crate::migration::core::Core;
 use crate::migration::{Migration, Run, worker};
-use crate::route::Frontier;
-use crate::seeded::{Bug, bug};
-use crate::stats::Activity;
+use crate::state::catalog::Phase;
+use crate::state::change::Change;
 use crate::sync::Instant;
 
 /// What becomes of the writes made since `begin` when a migration is abandoned.
@@ -66,7 +65,7 @@ impl AbandonPlan {
         };
         drop(seat);
         // Whatever phase it is in now, its worker goes on.
-        worker::start(core, &self.run)?;
+        worker::start(core, &self.run);
         done?;
         match self.writes {
             NewWrites::Discard => {
@@ -78,7 +77,7 @@ impl AbandonPlan {
     }
 
     fn discard(&self, core: &Core, started: Instant) -> Result<()> {
-        // Flush before the commit that closes a migration (rule 10).
+        // Flush before the commit that closes a migration (O10).
         core.shared.flush()?;
         // How many writes that is nobody has counted: it would be a walk through the overlay.
         let tables = self.run.tables.len() as u64;
@@ -87,9 +86,6 @@ impl AbandonPlan {
     }
 
     fn begin_folding(&self, core: &Core, started: Instant) -> Result<()> {
-        if bug(Bug::FoldUnannounced) {
-            return self.fold_unannounced(core);
-        }
         let name = self.run.name.as_str();
         core.change(started, |catalog| {
             let entry = catalog.migration_mut(name)?;
@@ -106,50 +102,4 @@ impl AbandonPlan {
         self.run.set_activity(Activity::Fold);
         Ok(())
     }
-
-    /// [`Bug::FoldUnannounced`].
-    fn fold_unannounced(&self, core: &Core) -> Result<()> {
-        let meter = core.shared.recorder.background();
-        for table in &self.run.tables {
-            super::fold::fold_table(&self.run, table, &meter, &mut super::retry::Retries::new())?;
-        }
-        let event = self.migration.event("abandon");
-        close_at_from(core, &self.run, Instant::now(), event, Phase::RolledBack)
-    }
-}
-
-/// Commits `abandoned`: the base alone is the table again.
-pub(super) fn close_at_from(
-    core: &Core,
-    run: &Run,
-    started: Instant,
-    event: Event,
-    expected: Phase,
-) -> Result<()> {
-    let name = run.name.as_str();
-    core.change(started, |catalog| {
-        let entry = catalog.migration_mut(name)?;
-        if entry.phase()? != expected {
-            return Err(Error::Conflict { subject: format!("migration {name}") });
-        }
-        entry.set_phase(Phase::Abandoned);
-        let steps = entry.tables.clone();
-        for step in &steps {
-            let table = catalog.table_mut(&step.table)?;
-            table.generations.truncate(1);
-            table.active = step.from;
-            table.migration = None;
-        }
-        let mut flips = Vec::new();
-        for step in &steps {
-            flips.push((core.table(&step.table)?, core.route_of(catalog, &step.table)?));
-        }
-        Ok(Change { event, flips, result: () })
-    })?;
-    for table in &run.tables {
-        table.state.set_frontier(Frontier::Start);
-        table.state.set_activity(Activity::Sweep);
-    }
-    run.close(&core.shared);
-    Ok(())
 }

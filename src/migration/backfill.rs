@@ -1,9 +1,9 @@
 //! The backfill: three stages for each table, in small steps.
 //!
 //! 1. *Reverting* (only after a restart): derived entries go back to what they came from. The frontier was
-//!    lowered durably before (rule 3).
+//!    lowered durably before (O3).
 //! 2. *Copying*: a page of the base after the cursor; upcast and validate outside all locks; insert where the
-//!    overlay has nothing (invariant 5); raise the frontier after the batch. The cursor is persisted once a
+//!    overlay has nothing (I5); raise the frontier after the batch. The cursor is persisted once a
 //!    flush that started after the batch is done.
 //! 3. *Forwarding*: overlay entries whose main form is `from` are brought to `to`, by compare-and-set: those in
 //!    the backlog, or after a reopen or an overflow all that a pass over the overlay finds.
@@ -19,134 +19,115 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{Stage, quarantine_tree};
-use crate::core::Shared;
 use crate::engine::{Check, EngineResult, Outcome, Page, Value, Write};
-use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
-use crate::lineage::{CastFailure, Casts};
-use crate::migration::run::{RunTable, save_progress};
-use crate::migration::turns::{PAGE_RECORDS, give_turn};
-use crate::quarantine;
-use crate::route::{Frontier, Kind, Open, Route};
-use crate::seeded::{Bug, bug};
-use crate::stats::BackgroundMeter;
+use crate::form::envelope::{self, Entry, Flags};
+use crate::migration::run::{Run, RunTable};
+use crate::pace::{Calls, PAGE_RECORDS};
+use crate::record::lineage::{CastFailure, Casts};
+use crate::state::catalog::{Stage, quarantine_tree};
+use crate::state::quarantine;
+use crate::state::route::{Frontier, Kind, Open, Route};
+use crate::state::shared::Shared;
 
 /// What one step did.
 #[derive(Debug, Default)]
 pub(crate) struct Stepped {
     pub(crate) records: usize,
-    pub(crate) engine: Duration,
     /// The table needs no more work for now.
     pub(crate) caught_up: bool,
     /// The epoch moved: someone changed the state, and the worker has to look again.
     pub(crate) moved: bool,
 }
 
+/// What a copy found under a key of the base.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Passed {
+    /// A remainder of an earlier migration, and no record.
+    Nothing,
+    Record,
+    /// A record that is in quarantine.
+    Failed,
+}
+
 /// The worker's place in one table. Losing it costs a page; the truth is in [`RunTable::progress`].
 pub(crate) struct TableBackfill<'a> {
+    /// Asked before each record whether somebody waits for the seat: a cast may take long.
+    run: &'a Run,
     table: &'a RunTable,
     shared: Arc<Shared>,
     casts: Casts,
     page: VecDeque<(Value, Value)>,
     page_end: bool,
-    calls: Vec<Duration>,
-    /// Whether it goes on without giving its turn away after each call, as work without a budget does.
-    keeps_turns: bool,
 }
 
 impl<'a> TableBackfill<'a> {
-    pub(crate) fn new(table: &'a RunTable, casts: Casts) -> Self {
+    pub(crate) fn new(run: &'a Run, table: &'a RunTable, casts: Casts) -> Self {
         let shared = Arc::clone(&table.state.shared);
-        let (page, calls) = (VecDeque::new(), Vec::new());
-        Self { table, shared, casts, page, page_end: false, calls, keeps_turns: false }
-    }
-
-    /// For the steps to come.
-    pub(crate) fn keep_turns(&mut self, keeps_turns: bool) {
-        self.keeps_turns = keeps_turns;
+        Self { run, table, shared, casts, page: VecDeque::new(), page_end: false }
     }
 
     /// Works through up to `batch` records.
-    pub(crate) fn step(&mut self, meter: &BackgroundMeter, batch: usize) -> Result<Stepped> {
+    pub(crate) fn step(&mut self, calls: &mut Calls, batch: usize) -> Result<Stepped> {
         let route = self.table.state.route_owned();
         let Kind::Open(open) = &route.kind else {
             return Ok(Stepped { moved: true, ..Stepped::default() });
         };
-        let stage = self.table.progress.lock().stage()?;
+        self.table.save_when_durable()?;
+        let before = self.table.progress.lock().clone();
+        let stage = before.stage()?;
         let mut stepped = Stepped::default();
         let result = match stage {
-            Stage::Reverting => self.revert(meter, &route, open, batch, &mut stepped),
-            Stage::Copying => self.copy(meter, &route, open, batch, &mut stepped),
-            Stage::Forwarding => self.forward(meter, &route, open, batch, &mut stepped),
+            Stage::Reverting => self.revert(calls, &route, open, batch, &mut stepped),
+            Stage::Copying => self.copy(calls, &route, open, batch, &mut stepped),
+            Stage::Forwarding => self.forward(calls, &route, open, batch, &mut stepped),
         };
-        stepped.engine = self.calls.iter().sum();
-        meter.record(&self.calls);
-        self.calls.clear();
+        self.table.note(&before);
         result.map(|()| stepped)
-    }
-
-    /// Time inside the engine since the last step, for a caller that does not step.
-    pub(crate) fn spent(&mut self) -> Duration {
-        self.calls.drain(..).sum()
     }
 
     /// One engine call of the background: under the gate, metered, at the epoch of the step.
     fn call<R>(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         call: impl FnOnce() -> EngineResult<R>,
     ) -> Result<Option<R>> {
         let mut waited = Duration::ZERO;
-        let state = &self.table.state;
-        let mut took = Duration::ZERO;
-        let result = state.gated(route.epoch, &mut waited, || {
-            let (result, duration) = meter.call(call);
-            took = duration;
-            result
-        });
-        self.calls.push(took);
-        if !self.keeps_turns {
-            give_turn();
-        }
+        let result = self.table.state.gated(route.epoch, &mut waited, || calls.make(call));
+        calls.give_turn();
         result
     }
 
     fn scan(
-        &mut self,
-        meter: &BackgroundMeter,
+        &self,
+        calls: &mut Calls,
         tree: &dyn crate::engine::Tree,
         lower: Bound<&[u8]>,
         limit: usize,
         page: &mut Page,
     ) -> Result<bool> {
-        let (end, took) = meter.call(|| tree.scan((lower, Bound::Unbounded), false, limit, page));
-        self.calls.push(took);
-        if end.is_err() && bug(Bug::ScanErrorSwallowed) {
-            return Ok(true);
-        }
+        let end = calls.make(|| tree.scan((lower, Bound::Unbounded), false, limit, page));
         Ok(end?)
     }
 
     fn copy(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         batch: usize,
         stepped: &mut Stepped,
     ) -> Result<()> {
-        self.save_when_durable()?;
         let mut last: Option<Value> = None;
-        let mut quarantined = 0;
-        while stepped.records < batch {
+        let mut counts = self.table.progress.lock().counts;
+        while stepped.records < batch && !self.run.stopping() {
             if self.page.is_empty() {
                 if self.page_end {
                     break;
                 }
                 // A page is not a batch: reading it is spread over the steps that use it up.
-                if stepped.records > 0 && self.calls.iter().sum::<Duration>() > Duration::from_micros(200) {
+                if stepped.records > 0 && calls.engine() > Duration::from_micros(200) {
                     break;
                 }
                 let cursor = last
@@ -158,20 +139,18 @@ impl<'a> TableBackfill<'a> {
                     Bound::Excluded(cursor.as_slice())
                 };
                 let mut page = Page::with_capacity(PAGE_RECORDS);
-                self.page_end = self.scan(meter, &*open.base.tree, lower, PAGE_RECORDS, &mut page)?;
+                self.page_end = self.scan(calls, &*open.base.tree, lower, PAGE_RECORDS, &mut page)?;
                 self.page = page.into();
-                if let Some((key, _)) = self.page.back()
-                    && bug(Bug::FrontierEarly)
-                {
-                    self.table.state.set_frontier(Frontier::After(key.to_vec()));
-                }
                 continue;
             }
             let Some((key, value)) = self.page.pop_front() else {
                 break;
             };
-            match self.copy_record(meter, route, open, &key, value)? {
-                Some(failed) => quarantined += u64::from(failed),
+            match self.copy_record(calls, route, open, &key, value)? {
+                Some(passed) => {
+                    counts.copied += u64::from(passed != Passed::Nothing);
+                    counts.quarantined += u64::from(passed == Passed::Failed);
+                }
                 None => {
                     stepped.moved = true;
                     self.page.clear();
@@ -183,23 +162,19 @@ impl<'a> TableBackfill<'a> {
             last = Some(key);
         }
         let mut progress = self.table.progress.lock();
-        progress.counts.copied += stepped.records as u64;
-        progress.counts.quarantined += quarantined;
+        progress.counts = counts;
         if let Some(last) = last.map(|key| key.to_vec()) {
             progress.cursor.clone_from(&last);
             if !stepped.moved {
-                self.table.state.set_frontier(Frontier::After(last.clone()));
+                self.table.state.set_frontier(Frontier::After(last));
             }
-            self.table.unsaved.lock().get_or_insert((self.shared.flusher.ticket(), last));
         }
         if self.page.is_empty() && self.page_end && !stepped.moved {
-            progress.set_stage(Stage::Forwarding);
-            let progress = progress.clone();
-            // The last page has to be durable before "every base key has an overlay entry" is.
-            self.shared.flush()?;
-            save_progress(&self.shared, &self.table.overlay, &progress)?;
+            let mut copied = progress.clone();
+            drop(progress);
+            copied.set_stage(Stage::Forwarding);
+            self.table.advance(copied)?;
             self.table.state.set_frontier(Frontier::End);
-            *self.table.unsaved.lock() = None;
         }
         Ok(())
     }
@@ -209,39 +184,48 @@ impl<'a> TableBackfill<'a> {
         last.is_some() || self.table.progress.lock().counts.copied > 0
     }
 
-    /// Answers whether the record went to the quarantine; `None` if the epoch moved.
+    /// `None` if the epoch moved.
     fn copy_record(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         key: &[u8],
         value: Value,
-    ) -> Result<Option<bool>> {
+    ) -> Result<Option<Passed>> {
         let derived = match Entry::parse(key, value) {
             Ok(entry) if entry.is_tombstone() || entry.is_failed_marker() => {
                 // In a base that is absence; the overlay needs no entry for it.
-                return Ok(Some(false));
+                return Ok(Some(Passed::Nothing));
             }
-            Ok(entry) => self.casts.upcast((entry.version(), entry.main())).map_err(|e| describe(&e)),
+            Ok(entry) => {
+                let version = self.table.state.read_as(entry.version(), open.to);
+                self.casts
+                    .upcast((version, entry.main()), self.table.state.checks_writes())
+                    .map_err(|e| describe(&e))
+            }
             Err(damage) => Err(format!("the stored value is damaged: {}", damage.0)),
         };
         let derived = derived.and_then(|main| {
             let value = envelope::seal(key, Flags::DERIVED, open.to, &main, None);
-            self.shared.check_size(key, &value).map(|()| value).map_err(|e| e.to_string())
+            self.shared.check_one_form(key, &value).map(|()| value).map_err(|e| e.to_string())
         });
         match derived {
             Ok(value) => {
                 let overlay = Arc::clone(&open.overlay.tree);
-                if bug(Bug::InsertUnchecked) {
-                    return Ok(self.call(meter, route, || overlay.put(key, &value))?.map(|()| false));
-                }
-                let inserted = self.call(meter, route, || overlay.insert_if_absent(key, &value))?;
-                Ok(inserted.map(|_| false))
+                let inserted = self.call(calls, route, || overlay.insert_if_absent(key, &value))?;
+                Ok(inserted.map(|_| Passed::Record))
             }
             Err(reason) => {
                 let marker = envelope::seal(key, Flags::DERIVED.with(Flags::FAILED), open.to, &[], None);
-                self.quarantine(meter, route, open, key, None, marker, Some(&reason))
+                let made = self.quarantine(calls, route, open, key, None, marker, Some(&reason))?;
+                if made != Some(false) {
+                    return Ok(made.map(|_| Passed::Failed));
+                }
+                // The overlay has an entry: a writer's, or this marker, made by a process that died before it had saved that.
+                let there = open.overlay.tree.get(key)?.map(|value| Entry::parse(key, value));
+                let failed = matches!(there, Some(Ok(entry)) if entry.is_failed());
+                Ok(Some(if failed { Passed::Failed } else { Passed::Record }))
             }
         }
     }
@@ -250,7 +234,7 @@ impl<'a> TableBackfill<'a> {
     #[expect(clippy::too_many_arguments, reason = "one commit has these parts")]
     fn quarantine(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         key: &[u8],
@@ -267,7 +251,7 @@ impl<'a> TableBackfill<'a> {
         let tree = quarantine_tree(&self.table.state.name);
         let checks = [Check { tree: overlay.clone(), key: key.to_vec(), expected: old.map(<[u8]>::to_vec) }];
         let mut writes = [
-            Write { tree, key: key.to_vec(), value: poison.filter(|_| !bug(Bug::ReasonForgotten)) },
+            Write { tree, key: key.to_vec(), value: poison },
             Write { tree: overlay, key: key.to_vec(), value: entry },
         ];
         if reason.is_none() {
@@ -275,30 +259,14 @@ impl<'a> TableBackfill<'a> {
             writes.reverse();
         }
         let engine = Arc::clone(&self.shared.engine);
-        let outcome = self.call(meter, route, || engine.commit(&checks, &writes))?;
+        let outcome = self.call(calls, route, || engine.commit(&checks, &writes))?;
         Ok(outcome.map(|outcome| outcome == Outcome::Applied))
-    }
-
-    /// Persists a cursor once a flush that started after its batch is done (rule 3).
-    fn save_when_durable(&mut self) -> Result<()> {
-        let Some((ticket, cursor)) = self.table.unsaved.lock().clone() else {
-            return Ok(());
-        };
-        if !self.shared.flusher.is_durable(ticket) && !bug(Bug::CursorEarly) {
-            self.shared.flusher.touch();
-            return Ok(());
-        }
-        let mut progress = self.table.progress.lock().clone();
-        progress.cursor = cursor;
-        save_progress(&self.shared, &self.table.overlay, &progress)?;
-        *self.table.unsaved.lock() = None;
-        Ok(())
     }
 }
 
 fn describe(failure: &CastFailure) -> String {
     match failure.kind {
-        crate::lineage::FailureKind::Cast(cast) => {
+        crate::record::lineage::FailureKind::Cast(cast) => {
             format!("{cast} from version {} to {}: {}", failure.from, failure.to, failure.source)
         }
         _ => format!("version {}: {}", failure.from, failure.source),

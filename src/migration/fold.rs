@@ -9,30 +9,27 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::Phase;
-use crate::core::Core;
 use crate::engine::{Outcome, Page, Value};
-use crate::envelope::{self, Flags};
 use crate::error::{Error, Result};
-use crate::ledger::Event;
-use crate::migration::pacer::{Measured, Pacer};
+use crate::form::envelope::{self, Flags};
+use crate::form::resolve::{self, Form, Side};
+use crate::migration::close::close_at_from;
+use crate::migration::core::Core;
+use crate::migration::host::Seated;
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, RunTable};
-use crate::migration::turns::{Steps, give_turn};
-use crate::migration::worker;
-use crate::resolve::{self, Form, Side};
-use crate::route::{Kind, Open, Route};
-use crate::seeded::{Bug, bug};
-use crate::stats::BackgroundMeter;
-use crate::sync::{Instant, thread};
-use crate::write::fold_commit;
+use crate::pace::{Calls, Paced, Step, lower_priority};
+use crate::state::catalog::Phase;
+use crate::state::ledger::Event;
+use crate::state::route::{Kind, Open, Route, fold_commit};
+use crate::sync::Instant;
 
 pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
-    worker::lower_priority();
-    let meter = core.shared.recorder.background();
+    lower_priority();
+    let mut paced = Seated::paced(run, &core.shared);
     let mut retries = Retries::new();
     while !run.stopping() {
-        match fold(core, run, &meter, &mut retries) {
+        match fold(core, run, &mut paced, &mut retries) {
             Ok(()) => return,
             Err(e) if is_transient(&e) && !core.shared.is_poisoned() => retries.rest(run, "folding", &e),
             Err(e) => return retry::failed(run, "folding", &e),
@@ -40,67 +37,50 @@ pub(crate) fn work(core: &Arc<Core>, run: &Arc<Run>) {
     }
 }
 
-fn fold(core: &Arc<Core>, run: &Run, meter: &BackgroundMeter, retries: &mut Retries) -> Result<()> {
+fn fold(core: &Arc<Core>, run: &Run, paced: &mut Paced<Seated<'_>>, retries: &mut Retries) -> Result<()> {
     let started = Instant::now();
     let mut moved = 0;
     for table in &run.tables {
-        moved += fold_table(run, table, meter, retries)?;
-        if run.stopping() {
+        if !fold_table(run, table, paced, retries, &mut moved)? {
             return Ok(());
         }
     }
     close(core, run, started, moved)
 }
 
-/// Moves everything; answers the number of records that were moved.
-pub(super) fn fold_table(
+/// Moves everything, and counts the records that were moved. Answers `false` if it was stopped.
+fn fold_table(
     run: &Run,
     table: &RunTable,
-    meter: &BackgroundMeter,
+    paced: &mut Paced<Seated<'_>>,
     retries: &mut Retries,
-) -> Result<u64> {
+    moved: &mut u64,
+) -> Result<bool> {
     let state = &table.state;
     let route = state.route_owned();
     let open = match &route.kind {
         Kind::Folding(open) => open,
-        Kind::Open(open) if bug(Bug::FoldUnannounced) => open,
-        _ => return Ok(0),
+        _ => return Ok(true),
     };
-    let mut moved = 0;
     let mut lower = Bound::Unbounded;
-    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
-    while !run.stopping() {
-        let budget = run.control().budget;
-        worker::give_way(&state.shared, || run.stopping());
-        let mut calls = Vec::new();
-        let batch = pacer.batch();
-        let (result, spent) = steps.timed(|| -> Result<(usize, bool)> {
-            let mut page = Page::new();
-            let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
-            let (end, took) = meter.call(|| open.overlay.tree.scan(range, false, batch, &mut page));
-            calls.push(took);
-            let end = end?;
-            let read = page.len();
-            for (key, value) in page {
-                moved += u64::from(fold_entry(table, &route, open, meter, &key, value, &mut calls)?);
-                lower = Bound::Excluded(key.to_vec());
-                give_turn();
+    paced.drive(|batch, calls| {
+        let mut page = Page::new();
+        let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+        let end = calls.make(|| open.overlay.tree.scan(range, false, batch, &mut page))?;
+        let read = page.len();
+        for (key, value) in page {
+            if run.stopping() {
+                return Ok(Step::Stopped);
             }
-            Ok((read, end))
-        });
-        let (page, end) = result?;
-        if page > 0 {
+            *moved += u64::from(fold_entry(table, &route, open, calls, &key, value)?);
+            lower = Bound::Excluded(key.to_vec());
+            calls.give_turn();
+        }
+        if read > 0 {
             retries.got_on();
         }
-        meter.record(&calls);
-        let engine = calls.iter().sum();
-        state.shared.recorder.batch(engine);
-        if end {
-            return Ok(moved);
-        }
-        thread::sleep(pacer.rest_after(&budget, &Measured { records: page, engine, spent }));
-    }
-    Ok(moved)
+        Ok(if end { Step::Done } else { Step::Did(read) })
+    })
 }
 
 /// Moves one key. Answers whether a record was moved (and not just a derived entry removed).
@@ -108,10 +88,9 @@ fn fold_entry(
     table: &RunTable,
     route: &Route,
     open: &Open,
-    meter: &BackgroundMeter,
+    calls: &mut Calls,
     key: &[u8],
     value: Value,
-    calls: &mut Vec<Duration>,
 ) -> Result<bool> {
     let state = &table.state;
     let mut waited = Duration::ZERO;
@@ -131,31 +110,16 @@ fn fold_entry(
         // What was brought forward from an old writer's record moves too: the base has not got it.
         let done = match form {
             None => {
-                let clear = || {
-                    let (result, took) =
-                        meter.call(|| open.overlay.tree.compare_and_swap(key, Some(entry.bytes()), None));
-                    calls.push(took);
-                    result
-                };
-                state.gated(route.epoch, &mut waited, clear)?
+                let clear = || open.overlay.tree.compare_and_swap(key, Some(entry.bytes()), None);
+                state.gated(route.epoch, &mut waited, || calls.make(clear))?
             }
             Some(record) => {
                 let record = record.map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
                 let (checks, writes) = fold_commit(&open.overlay, &open.base, key, entry.bytes(), record);
-                if bug(Bug::FoldTorn) {
-                    open.overlay.tree.delete(key)?;
-                    match writes.first().and_then(|keep| keep.value.as_ref()) {
-                        Some(value) => open.base.tree.put(key, value)?,
-                        None => open.base.tree.delete(key)?,
-                    }
-                    return Ok(true);
-                }
-                let commit = || {
-                    let (result, took) = meter.call(|| state.shared.engine.commit(&checks, &writes));
-                    calls.push(took);
-                    result
-                };
-                state.gated(route.epoch, &mut waited, commit)?.map(|outcome| outcome == Outcome::Applied)
+                let commit = || state.shared.engine.commit(&checks, &writes);
+                state
+                    .gated(route.epoch, &mut waited, || calls.make(commit))?
+                    .map(|outcome| outcome == Outcome::Applied)
             }
         };
         match done {
@@ -174,10 +138,10 @@ fn fold_entry(
 
 /// Commits `abandoned`: the base alone is the table again.
 fn close(core: &Arc<Core>, run: &Run, started: Instant, moved: u64) -> Result<()> {
-    // Flush before the commit that closes a migration (rule 10).
+    // Flush before the commit that closes a migration (O10).
     core.shared.flush()?;
     let event = Event::new("abandon", &run.name).count("records folded", moved);
-    super::abandon::close_at_from(core, run, started, event, Phase::Folding)?;
+    close_at_from(core, run, started, event, Phase::Folding)?;
     core.start_sweeper();
     Ok(())
 }

@@ -8,47 +8,56 @@
 //!          rolled back ──abandon──▶ closed at `from`
 //! ```
 //!
-//! Each verb is one [`Core::change`](crate::core::Core): decide on the catalog, commit it durably, flip. The
-//! background work is in `worker` (drives), `backfill` (what is done), `pacer` (how much at a time), `fold`,
+//! Each verb is one `State::change`: decide on the catalog, commit it durably, flip. The
+//! background work is in `worker` (drives), `backfill` (what is done), `fold`,
 //! `contract` and `sweep`.
 
 mod abandon;
 mod backfill;
+mod behind;
+mod close;
 mod contract;
+pub(crate) mod core;
 mod fold;
-mod paced;
-mod pacer;
+#[cfg(test)]
+mod heard_tests;
+mod host;
 mod plan;
 mod retry;
 mod run;
 mod status;
 mod sweep;
-mod turns;
+#[cfg(test)]
+mod tests_sample;
 mod worker;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{MigrationEntry, Phase, Progress, Stage, Step};
-use crate::core::{Change, Core, Lease};
 use crate::error::{EngineError, Error, Result};
-use crate::ledger::Event;
-use crate::route::{Frontier, Route};
-use crate::seeded::{Bug, bug};
-use crate::stats::Activity;
+use crate::measure::observe::Activity;
+use crate::migration::core::{Core, Lease};
+use crate::pace::{Budget, Calls};
+use crate::state::catalog::{MigrationEntry, Phase, Progress, Stage, Step, room};
+use crate::state::change::Change;
+use crate::state::ledger::Event;
+use crate::state::route::{Frontier, Route};
 use crate::sync::{Instant, thread};
 
+pub use crate::state::catalog::Counts;
 pub use abandon::{AbandonPlan, NewWrites};
 pub use contract::ContractPlan;
-pub(crate) use paced::Paced;
-pub use pacer::Budget;
+pub(crate) use host::Called;
 pub use plan::Plan;
 pub(crate) use run::Run;
 pub use run::Waiting;
 pub(crate) use status::of as status;
 pub use status::{Backfill, Status, TableStatus};
-pub(crate) use sweep::Sweeper;
 pub(crate) use worker::start as start_worker;
+
+/// How long, and how often, whoever waits for a migration tries to start its thread, if the system refuses one.
+const THREAD_PATIENCE: Duration = Duration::from_secs(2);
+const THREAD_RETRY: Duration = Duration::from_millis(20);
 
 /// A handle on a migration that was begun.
 #[derive(Clone)]
@@ -76,7 +85,8 @@ impl Migration {
         Migration { lease, name: name.to_owned(), why: String::new(), by: String::new() }
     }
 
-    /// Why, for the ledger: every verb that is called on this handle from here on says so in its entry.
+    /// Why, for the ledger: every verb that is called on this handle from here on says so in its entry. At most 1024
+    /// bytes; [`Migration::by`] takes 256. A verb with longer texts is refused.
     ///
     /// ```no_run
     /// # fn main() -> exuvia::Result<()> {
@@ -113,6 +123,7 @@ impl Migration {
 
     fn run(&self) -> Result<Arc<Run>> {
         self.core().shared.check_writable()?;
+        room::check_texts(&self.why, &self.by)?;
         let run = self.core().runs.lock().get(&self.name).cloned();
         // By the catalog: the run of a migration that a worker has just closed does not know it yet.
         let phase = self.core().migration(&self.name)?.phase()?;
@@ -141,9 +152,18 @@ impl Migration {
     ///
     /// The backfill cannot get on by itself: it is paused, rolled back, lacks code or space, or failed. A failure of the
     /// engine that trying again may mend is one after some two seconds, in which it was tried six times. It goes on being tried,
-    /// at least every ten seconds and whenever this is called, and goes on where it was: mend the cause, and wait again.
+    /// at least every ten seconds and whenever this is called, and goes on where it was: mend the cause, and wait again. So
+    /// does a system that has no thread for the work.
+    ///
+    /// [`Error::Behind`] if old writers write faster than what they write is brought forward: the base is copied, and for five
+    /// seconds in which they wrote no less was left than before, or more than 32 768 records came once more while all was
+    /// looked through for what came before.
     pub fn wait(&self) -> Result<Status> {
         let mut known = self.tries();
+        let run = self.core().runs.lock().get(&self.name).cloned();
+        let mut awaiting = None;
+        let mut threadless: Option<Instant> = None;
+        let mut watch = behind::Watch::default();
         if known.is_some() {
             // Who waits again has mended something: that is tried now.
             self.run()?.set(|_| {});
@@ -158,10 +178,30 @@ impl Migration {
                 }
                 (_, Backfill::Paused) => return Err(self.refuse("its backfill is paused; unpause it")),
                 (_, Backfill::Waiting(Waiting::Retry { tries, .. })) if known == Some(*tries) => {}
+                (_, Backfill::Waiting(Waiting::Thread { .. }))
+                    if threadless.get_or_insert_with(Instant::now).elapsed() < THREAD_PATIENCE =>
+                {
+                    thread::sleep(THREAD_RETRY);
+                    self.core().tend();
+                }
+                // Whoever was to start its worker is still on the way, or came to an end.
+                (_, Backfill::Stopped) => {
+                    if let Some(run) = &run {
+                        worker::start(self.core(), run);
+                    }
+                }
                 (_, Backfill::Waiting(waiting)) if waiting.needs_help() => return Err(self.stuck(waiting)),
                 _ => known = None,
             }
             self.core().shared.check_usable()?;
+            let backlog = run.as_ref().filter(|_| status.phase == Phase::Open).and_then(|run| run.backlog());
+            if watch.is_behind(Instant::now(), backlog) {
+                let records = backlog.map_or(0, |backlog| backlog.records);
+                return Err(Error::Behind { migration: self.name.clone(), records });
+            }
+            if let (None, Some(run)) = (&awaiting, &run) {
+                awaiting = Some(run.awaited()?);
+            }
             thread::sleep(Duration::from_millis(2));
         }
     }
@@ -235,7 +275,7 @@ impl Migration {
             run.set(|control| control.paused = paused);
         }
         drop(seat);
-        worker::start(self.core(), &run)?;
+        worker::start(self.core(), &run);
         changed
     }
 
@@ -243,8 +283,9 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// A migration that is closed.
+    /// A migration that is closed; [`Error::Argument`] for a budget that is out of range.
     pub fn set_budget(&self, budget: Budget) -> Result<()> {
+        budget.check()?;
         self.run()?.set(|control| control.budget = budget);
         Ok(())
     }
@@ -264,7 +305,7 @@ impl Migration {
         let stepped = self.step_seated(core, &run, records);
         drop(seat);
         // Someone may have found the seat taken who wanted to start it.
-        worker::start(core, &run)?;
+        worker::start(core, &run);
         stepped?;
         self.status()
     }
@@ -276,7 +317,7 @@ impl Migration {
         if !core.catalog().migration(&self.name)?.phase()?.is_forward() {
             return Err(self.refuse("it does not go forward; resume it first"));
         }
-        let meter = core.shared.recorder.background();
+        let mut calls = Calls::new(core.shared.recorder.background());
         let mut tables = Vec::new();
         for table in &run.tables {
             let casts = table.casts().ok_or_else(|| {
@@ -285,11 +326,13 @@ impl Migration {
                     table.step.table, table.step.to
                 ))
             })?;
-            tables.push(backfill::TableBackfill::new(table, casts));
+            tables.push(backfill::TableBackfill::new(run, table, casts));
         }
         let mut left = records;
         loop {
-            let stepped = worker::step_first_unfinished(&mut tables, &meter, left.max(1))?;
+            let stepped = worker::step_first_unfinished(&mut tables, &mut calls, left.max(1));
+            calls.record();
+            let stepped = stepped?;
             left = left.saturating_sub(stepped.records);
             if stepped.caught_up {
                 worker::completed(core, run)?;
@@ -316,7 +359,7 @@ impl Migration {
         let seat = run.seat()?;
         let result = self.restart_seated(core, &run, started);
         drop(seat);
-        worker::start(core, &run)?;
+        worker::start(core, &run);
         result
     }
 
@@ -326,9 +369,8 @@ impl Migration {
         }
         // Rule 3: lowered durably before anything is removed.
         for table in &run.tables {
-            let mut progress = Progress::start();
-            progress.set_stage(Stage::Reverting);
-            run::save_progress(&core.shared, &table.overlay, &progress)?;
+            run::save_progress(&core.shared, &table.overlay, &Progress::reverting())?;
+            table.state.backlog.forget_written(&core.shared, &table.overlay)?;
         }
         core.shared.flush()?;
         core.change(started, |catalog| {
@@ -341,14 +383,9 @@ impl Migration {
         })?;
         let mut flips = Vec::new();
         for table in &run.tables {
-            let mut progress = Progress::start();
-            progress.set_stage(Stage::Reverting);
-            *table.progress.lock() = progress;
+            table.set_progress(Progress::reverting());
             *table.pass.lock() = None;
-            *table.unsaved.lock() = None;
-            if !bug(Bug::FrontierKept) {
-                table.state.set_frontier(Frontier::Start);
-            }
+            table.state.set_frontier(Frontier::Start);
             flips.push((Arc::clone(&table.state), Route::clone(&table.state.route_owned())));
         }
         core.flip(flips);
@@ -420,10 +457,10 @@ impl Migration {
             run.set_activity(run::activity_of(target));
         }
         if turned.is_ok() && run.tables.is_empty() && !back {
-            worker::completed(core, &run)?;
+            worker::complete_at_once(core, &run);
         }
         drop(seat);
-        worker::start(core, &run)?;
+        worker::start(core, &run);
         turned
     }
 

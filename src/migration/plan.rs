@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::catalog::{self, Generation, MigrationEntry, Step, closed};
-use crate::core::{Change, Core, Lease, now_ms};
+use crate::clock::now_ms;
 use crate::engine::Page;
-use crate::envelope::Entry;
 use crate::error::{Error, Result};
-use crate::key::Key;
-use crate::ledger::Event;
-use crate::lineage::Lineage;
+use crate::form::envelope::Entry;
+use crate::measure::observe::Activity;
+use crate::migration::core::{Core, Lease};
 use crate::migration::{Migration, Run, worker};
-use crate::route::{Frontier, Kind, TableState};
-use crate::seeded::{Bug, bug};
-use crate::shape::Shape;
+use crate::record::lineage::Lineage;
+use crate::record::shape::Shape;
+use crate::state::catalog::room::{self, Growth};
+use crate::state::catalog::{self, Catalog, Generation, MigrationEntry, Step, closed};
+use crate::state::change::Change;
+use crate::state::ledger::Event;
+use crate::state::route::{Frontier, Kind, TableState};
 use crate::sync::Instant;
-use crate::table::Table;
-use crate::version::Version;
 
 /// Describes a migration; made by `Store::migration`, ended by [`Plan::begin`].
 #[must_use = "nothing happens until `begin` is called"]
@@ -39,22 +39,22 @@ impl Plan {
         Plan { lease, name, why, by, one_way: false, paused: false, tables, foreign: None }
     }
 
-    /// Adds a table, to be brought to the view of this handle.
-    pub fn table<K: Key, V: Version>(mut self, table: &Table<K, V>) -> Self {
-        if !Arc::ptr_eq(table.lease(), &self.lease) {
-            self.foreign = Some(table.name());
+    /// Adds a table, to be brought to version `to`.
+    pub(crate) fn add(mut self, lease: &Arc<Lease>, table: &Arc<TableState>, to: u32) -> Self {
+        if !Arc::ptr_eq(lease, &self.lease) {
+            self.foreign = Some(table.name.to_string());
         }
-        self.tables.push((Arc::clone(table.state()), V::VERSION));
+        self.tables.push((Arc::clone(table), to));
         self
     }
 
-    /// Why, for the ledger.
+    /// Why, for the ledger: at most 1024 bytes.
     pub fn why(mut self, why: impl Into<String>) -> Self {
         self.why = why.into();
         self
     }
 
-    /// By whom, for the ledger.
+    /// By whom, for the ledger: at most 256 bytes.
     pub fn by(mut self, by: impl Into<String>) -> Self {
         self.by = by.into();
         self
@@ -97,11 +97,14 @@ impl Plan {
     /// # Errors
     ///
     /// A table that is not settled, has another migration open or is already there, a name that was used
-    /// before, a shape that changed without a new version.
+    /// before, a shape that changed without a new version; [`Error::Limit`] for a name or text that is too long, and for
+    /// more tables at once than the engine has room for: begin with fewer of them.
     pub fn begin(self) -> Result<Migration> {
         let started = Instant::now();
         let core = Arc::clone(&self.lease.0);
         core.shared.check_writable()?;
+        room::check_migration_name(&self.name)?;
+        room::check_texts(&self.why, &self.by)?;
         if let Some(table) = self.foreign {
             return Err(Error::state(format!("table {table}"), "the handle belongs to another store"));
         }
@@ -112,24 +115,27 @@ impl Plan {
         for (state, to) in &self.tables {
             steps.push(planned_step(&core, state, *to)?);
         }
-        let aside = closed::put_aside(&*core.shared.engine, &core.catalog())?;
-        core.shared.flush()?;
-        // The sweep of a generation must not go on under a migration whose base it is (rule 5).
-        if !bug(Bug::SweepNotJoined) {
-            core.stop_sweeper();
-        }
         let mut entry = MigrationEntry::new(self.why, self.by, self.one_way, now_ms(), Vec::new());
         entry.paused = self.paused;
-        let begun = begin(&core, started, &self.name, entry, steps, &aside);
-        core.start_sweeper();
-        begun?;
-        forget_runs(&core, &aside);
-        let run = Run::load(&core, &core.catalog(), &self.name, true)?;
-        core.runs.lock().insert(self.name.clone(), Arc::clone(&run));
-        if run.tables.is_empty() {
-            worker::completed(&core, &run)?;
+        // Before anything is written for it.
+        let engine = &*core.shared.engine;
+        let aside = closed::older(&core.catalog(), &core.shared.limits)?;
+        enter(&core, &mut core.catalog(), &self.name, entry.clone(), &steps, &aside)?;
+        for (_, shape) in steps.iter().flat_map(|step| &step.shapes) {
+            catalog::save_shape(engine, shape)?;
         }
-        worker::start(&core, &run)?;
+        closed::put_aside(engine, &core.catalog(), &aside)?;
+        core.shared.flush()?;
+        // The sweep of a generation must not go on under a migration whose base it is (O5).
+        core.stop_sweeper();
+        let begun = begin(&core, started, &self.name, entry, &steps, &aside);
+        core.start_sweeper();
+        let run = begun?;
+        forget_runs(&core, &aside);
+        if run.tables.is_empty() {
+            worker::complete_at_once(&core, &run);
+        }
+        worker::start(&core, &run);
         Ok(Migration::of(self.lease, &self.name))
     }
 }
@@ -139,7 +145,7 @@ struct PlannedStep {
     /// The table's id: one of the same name may have taken its place until the commit.
     id: u64,
     step: Step,
-    shapes: Vec<(u32, [u8; 32])>,
+    shapes: Vec<(u32, Shape)>,
     codecs: Vec<(u32, String)>,
 }
 
@@ -155,22 +161,31 @@ fn planned_step(core: &Core, state: &Arc<TableState>, to: u32) -> Result<Planned
         return refuse(format!("the table is already at version {from}; nothing to migrate"));
     }
     let (mut shapes, mut codecs) = (Vec::new(), Vec::new());
-    let mut metadata_only = true;
+    // Of a salvaged table it is not known that its versions are the same bytes.
+    let mut metadata_only = table.floor == table.stored;
     let stored = table.shapes.get(&from);
     let mut before = stored.map(|stored| catalog::load_shape(&*core.shared.engine, stored)).transpose()?;
     for version in from + 1..=to {
         let Some(casts) = lineage.at(version) else {
             return refuse(format!("the lineage has no type for version {version}"));
         };
-        let shape = (casts.shape)().map_err(|e| {
-            let difference = format!("its shape cannot be described: {e}");
-            Error::Shape { table: name.to_owned(), version, difference }
-        })?;
+        let refuse_type = |difference| Error::Shape { table: name.to_owned(), version, difference };
+        let examined = (casts.examine)().map_err(refuse_type)?;
+        let shape = examined.shape_with_codec(casts.codec).map_err(refuse_type)?;
+        room::check_codec_name(casts.codec)?;
         metadata_only &= casts.same_bytes;
         if casts.same_bytes {
             check_layout(name, before.as_ref(), version, &shape)?;
+            let codec_before = codecs.last().map(|(_, codec)| codec).or(table.codecs.get(&from));
+            if let Some(before) = codec_before.filter(|before| *before != casts.codec) {
+                return Err(refuse_type(format!(
+                    "SAME_BYTES is declared, but its codec is {:?} and that of the version before is {before:?}; remove \
+                     the declaration",
+                    casts.codec
+                )));
+            }
         }
-        shapes.push((version, catalog::save_shape(&*core.shared.engine, &shape)?));
+        shapes.push((version, shape.clone()));
         codecs.push((version, casts.codec.to_owned()));
         before = Some(shape);
     }
@@ -190,65 +205,80 @@ fn check_layout(table: &str, before: Option<&Shape>, version: u32, shape: &Shape
     Err(Error::Shape { table: table.to_owned(), version, difference })
 }
 
-/// The commit and the flip of `begin`.
+/// Enters a migration into the catalog, or says why that cannot be.
+fn enter(
+    core: &Core,
+    catalog: &mut Catalog,
+    name: &str,
+    mut entry: MigrationEntry,
+    planned: &[PlannedStep],
+    aside: &[String],
+) -> Result<Event> {
+    let subject = || format!("migration {name}");
+    let known = catalog.migrations.get(name).cloned();
+    if let Some(old) = known.map_or_else(|| closed::load(&*core.shared.engine, name), |old| Ok(Some(old)))? {
+        let reason = format!("there was a migration of this name, it is {}; choose another", old.phase()?);
+        return Err(Error::state(subject(), reason));
+    }
+    let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
+    let mut seen = BTreeSet::new();
+    for PlannedStep { id, step, shapes, codecs } in planned {
+        let generation = catalog.new_id();
+        let table = catalog.tables.get_mut(&step.table).filter(|table| table.id == *id);
+        // It was renamed or dropped meanwhile.
+        let conflict = || Error::Conflict { subject: format!("table {}", step.table) };
+        let table = table.ok_or_else(conflict)?;
+        if !seen.insert(step.table.clone()) {
+            let reason =
+                format!("it names table {} twice; name it once, at the version to go to", step.table);
+            return Err(Error::state(subject(), reason));
+        }
+        if let Some(other) = &table.migration {
+            let reason = format!("migration {other} is open; contract or abandon it first");
+            return Err(Error::state(format!("table {}", step.table), reason));
+        }
+        if table.stored != step.from {
+            return Err(conflict());
+        }
+        table.migration = Some(name.to_owned());
+        table.active = step.to;
+        table.shapes.extend(shapes.iter().map(|(version, shape)| (*version, shape.fingerprint())));
+        table.codecs.extend(codecs.iter().cloned());
+        if !step.metadata_only {
+            table.generations.push(Generation { id: generation, unswept: false });
+        }
+        event = event.version(&step.table, "from", step.from).version(&step.table, "to", step.to);
+        entry.tables.push(step.clone());
+    }
+    catalog.migrations.retain(|name, _| !aside.contains(name));
+    catalog.migrations.insert(name.to_owned(), entry);
+    room::check(&core.shared, catalog, Growth::Migration)?;
+    Ok(event)
+}
+
+/// The commit and the flip of `begin`. The migration is known in memory before anybody is told of it.
 fn begin(
     core: &Core,
     started: Instant,
     name: &str,
-    mut entry: MigrationEntry,
-    planned: Vec<PlannedStep>,
+    entry: MigrationEntry,
+    planned: &[PlannedStep],
     aside: &[String],
-) -> Result<()> {
-    core.change(started, |catalog| {
-        let subject = || format!("migration {name}");
-        let known = catalog.migrations.get(name).cloned();
-        if let Some(old) =
-            known.map_or_else(|| closed::load(&*core.shared.engine, name), |old| Ok(Some(old)))?
-        {
-            let reason =
-                format!("there was a migration of this name, it is {}; choose another", old.phase()?);
-            return Err(Error::state(subject(), reason));
-        }
-        let mut event = Event::new("begin", name).because(&entry.why, &entry.by);
-        let mut seen = BTreeSet::new();
-        for PlannedStep { id, step, shapes, codecs } in planned {
-            let generation = catalog.new_id();
-            let table = catalog.tables.get_mut(&step.table).filter(|table| table.id == id);
-            // It was renamed or dropped meanwhile.
-            let conflict = || Error::Conflict { subject: format!("table {}", step.table) };
-            let table = table.ok_or_else(conflict)?;
-            if !seen.insert(step.table.clone()) {
-                let reason =
-                    format!("it names table {} twice; name it once, at the version to go to", step.table);
-                return Err(Error::state(subject(), reason));
-            }
-            if let Some(other) = &table.migration {
-                let reason = format!("migration {other} is open; contract or abandon it first");
-                return Err(Error::state(format!("table {}", step.table), reason));
-            }
-            if table.stored != step.from {
-                return Err(conflict());
-            }
-            table.migration = Some(name.to_owned());
-            table.active = step.to;
-            table.shapes.extend(shapes);
-            table.codecs.extend(codecs);
-            if !step.metadata_only {
-                table.generations.push(Generation { id: generation, unswept: false });
-            }
-            event = event.count(&format!("{} from", step.table), u64::from(step.from));
-            event = event.count(&format!("{} to", step.table), u64::from(step.to));
-            entry.tables.push(step);
-        }
-        catalog.migrations.retain(|name, _| !aside.contains(name));
-        catalog.migrations.insert(name.to_owned(), entry);
+) -> Result<Arc<Run>> {
+    let decide = |catalog: &mut Catalog| {
+        let event = enter(core, catalog, name, entry, planned, aside)?;
         let mut flips = Vec::new();
-        for table in &seen {
-            let state = core.table(table)?;
+        for PlannedStep { step, .. } in planned {
+            let state = core.table(&step.table)?;
             state.set_frontier(Frontier::Start);
-            flips.push((state, core.route_of(catalog, table)?));
+            flips.push((state, core.route_of(catalog, &step.table)?));
         }
-        Ok(Change { event, flips, result: () })
+        let run = Run::load(core, catalog, name, true)?;
+        Ok(Change { event, flips, result: run })
+    };
+    core.change_tables(started, decide, |_, run| {
+        run.set_activity(Activity::Backfill);
+        core.runs.lock().insert(name.to_owned(), Arc::clone(run));
     })
 }
 
@@ -267,20 +297,29 @@ fn sampled_growth(state: &TableState, to: u32) -> Result<f64> {
     let Some(casts) = state.newest_code().and_then(|lineage| lineage.at(to).copied()) else {
         return Ok(1.0);
     };
-    let route = state.route_owned();
-    let Kind::Settled { tree, .. } = &route.kind else {
-        return Ok(1.0);
-    };
     let mut page = Page::new();
-    tree.tree.scan((std::ops::Bound::Unbounded, std::ops::Bound::Unbounded), false, 128, &mut page)?;
+    loop {
+        let route = state.route_owned();
+        let Kind::Settled { tree, .. } = &route.kind else {
+            return Ok(1.0);
+        };
+        page.clear();
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        let scanned = tree.tree.scan(all, false, 128, &mut page);
+        // What an old route led to may be gone by now.
+        if state.holds(route.epoch) {
+            scanned?;
+            break;
+        }
+    }
     let (mut before, mut after) = (0usize, 0usize);
     for (key, value) in &page {
         let Ok(entry) = Entry::parse(key, value.clone()) else {
             continue;
         };
-        if let Ok(main) = casts.upcast((entry.version(), entry.main())) {
+        if let Ok(main) = casts.upcast((state.read_as(entry.version(), to), entry.main()), false) {
             before += key.len() + value.len();
-            after += key.len() + main.len() + crate::envelope::OVERHEAD_MAX;
+            after += key.len() + main.len() + crate::form::envelope::OVERHEAD_MAX;
         }
     }
     Ok(if before == 0 { 1.0 } else { after as f64 / before as f64 })
@@ -288,43 +327,10 @@ fn sampled_growth(state: &TableState, to: u32) -> Result<f64> {
 
 #[cfg(test)]
 mod tests {
-    use serde::{Deserialize, Serialize};
-
     use super::*;
     use crate::engine::MemoryEngine;
-    use crate::{Budget, CastError, Origin, Store};
-
-    #[derive(Serialize, Deserialize)]
-    struct One(u8);
-
-    #[derive(Serialize, Deserialize)]
-    struct Two(u8, u8);
-
-    impl Version for One {
-        const VERSION: u32 = 1;
-        type Previous = Origin;
-
-        fn upcast(previous: Origin) -> Result<Self, CastError> {
-            previous.never()
-        }
-
-        fn downcast(&self, _: Option<Origin>) -> Result<Origin, CastError> {
-            Origin::nothing_below()
-        }
-    }
-
-    impl Version for Two {
-        const VERSION: u32 = 2;
-        type Previous = One;
-
-        fn upcast(previous: One) -> Result<Self, CastError> {
-            Ok(Two(previous.0, 0))
-        }
-
-        fn downcast(&self, _: Option<One>) -> Result<One, CastError> {
-            Ok(One(self.0))
-        }
-    }
+    use crate::migration::tests_sample::{One, Two};
+    use crate::{Budget, Store, Table};
 
     #[test]
     fn a_budget_is_the_worker_s_from_then_on() {

@@ -60,9 +60,9 @@ fn kind(e: &Error) -> Option<EngineErrorKind> {
 
 /// An error that trying again may mend. An engine that stopped has to be opened again.
 pub(super) fn is_transient(e: &Error) -> bool {
-    use EngineErrorKind::{Corrupt, Limit, Poisoned};
+    use EngineErrorKind::{Corrupt, Limit, Moved, Poisoned};
     match e {
-        Error::Engine(e) => !matches!(e.kind(), Corrupt | Limit | Poisoned),
+        Error::Engine(e) => !matches!(e.kind(), Corrupt | Limit | Moved | Poisoned),
         Error::Conflict { .. } => true,
         _ => false,
     }
@@ -71,7 +71,7 @@ pub(super) fn is_transient(e: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EngineError;
+    use crate::engine::EngineError;
 
     #[test]
     fn what_passes_by_itself_is_tried_again_and_nothing_else() {
@@ -79,7 +79,8 @@ mod tests {
         assert!(is_transient(&engine(EngineErrorKind::Io)));
         // Somebody else's verb or write came between: another look, and it is another state.
         assert!(is_transient(&Error::Conflict { subject: "migration m".to_owned() }));
-        for kind in [EngineErrorKind::Corrupt, EngineErrorKind::Limit, EngineErrorKind::Poisoned] {
+        use EngineErrorKind::{Corrupt, Limit, Moved, Poisoned};
+        for kind in [Corrupt, Limit, Moved, Poisoned] {
             assert!(!is_transient(&engine(kind)), "{kind:?}");
         }
         assert!(!is_transient(&Error::state("table t", "it is dropped")));

@@ -4,17 +4,22 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::{Catalog, MigrationEntry, Phase, Progress, Stage, Step};
-use crate::core::{Core, Shared};
+use crate::caught::caught;
+use crate::duty::{Awaiting, Duty, OnDuty};
 use crate::engine::Page;
 use crate::error::{EngineErrorKind, Error, Result};
-use crate::flusher::Ticket;
-use crate::lineage::Casts;
-use crate::migration::Budget;
-use crate::quarantine;
-use crate::route::{Frontier, Kind, TableState};
-use crate::stats::Activity;
-use crate::sync::thread::{self, JoinHandle, ThreadId};
+use crate::measure::observe::Activity;
+use crate::migration::behind::Backlog;
+use crate::pace::Budget;
+use crate::record::lineage::Casts;
+use crate::state::catalog::place::{self, Place};
+use crate::state::catalog::{Catalog, MigrationEntry, Phase, Progress, Stage, Step, TREE};
+use crate::state::change::State;
+use crate::state::flusher::Ticket;
+use crate::state::in_quarantine;
+use crate::state::route::{Frontier, Kind, TableState};
+use crate::state::shared::Shared;
+use crate::sync::thread::JoinHandle;
 use crate::sync::{Condvar, Instant, Mutex};
 
 /// One table of an open migration. Tables whose step is metadata only have none.
@@ -24,17 +29,17 @@ pub(crate) struct RunTable {
     /// The overlay's name; the key of the persisted progress.
     pub(crate) overlay: String,
     pub(crate) progress: Mutex<Progress>,
-    /// Where a pass over the overlay (to revert, or to bring forward) goes on, if one is under way. It outlives
-    /// the worker that began it.
+    /// Where a pass over the overlay, to bring forward, goes on, if one is under way. It outlives the worker that
+    /// began it.
     pub(crate) pass: Mutex<Option<Bound<Vec<u8>>>>,
-    /// A cursor that may be persisted once a flush that started after the ticket is done. It outlives the worker
-    /// too, or a backfill that is driven step by step would persist none.
-    pub(crate) unsaved: Mutex<Option<(Ticket, Vec<u8>)>>,
+    /// Progress that may be persisted once a flush that started after the ticket is done: cursor and counts of one
+    /// moment. It outlives the worker too, or a backfill that is driven step by step would persist none.
+    unsaved: Mutex<Option<(Ticket, Progress)>>,
     /// Where the next look for stale entries of the quarantine goes on.
     tidy: Mutex<Bound<Vec<u8>>>,
 }
 
-/// The migration is driven by one thread at a time (rule 4): its worker, a caller of `step`, or a verb. Whoever
+/// The migration is driven by one thread at a time (O4): its worker, a caller of `step`, or a verb. Whoever
 /// holds the seat may change progress, frontier, routes and phase; everyone else takes it first.
 pub(crate) struct Run {
     pub(crate) name: String,
@@ -42,12 +47,14 @@ pub(crate) struct Run {
     control: Mutex<Control>,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Of whoever has the seat, and of the threads that work for it.
+    pub(crate) duty: Duty,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
-    /// The thread that has the seat.
-    seated: Option<ThreadId>,
+    /// Somebody has the seat.
+    seated: bool,
     /// Verbs that wait for the seat: who has it gives it up soon. A closed store waits for ever.
     wanted: usize,
     pub(crate) paused: bool,
@@ -80,6 +87,11 @@ pub enum Waiting {
     },
     /// The store was opened without background work.
     Background,
+    /// The system refused to start the thread that would do the work; it is tried again.
+    Thread {
+        /// The error.
+        reason: String,
+    },
     /// The engine failed; it is tried again.
     Retry {
         /// The error.
@@ -95,36 +107,40 @@ pub enum Waiting {
 }
 
 impl Run {
-    /// Brings the run of a catalogued migration to life: frontier, activity, backlog.
-    pub(crate) fn load(core: &Core, catalog: &Catalog, name: &str, fresh: bool) -> Result<Arc<Run>> {
+    /// Brings the run of a catalogued migration to life: frontier, activity, backlog. Of one that is being begun (`fresh`) the
+    /// activity is left to the caller: it may come to nothing.
+    pub(crate) fn load(store: &State, catalog: &Catalog, name: &str, fresh: bool) -> Result<Arc<Run>> {
         let entry = catalog.migration(name)?;
         let phase = entry.phase()?;
         let mut tables = Vec::new();
         for step in entry.tables.iter().filter(|step| !step.metadata_only) {
             let table = catalog.table(&step.table)?;
-            let state = core.table(&step.table)?;
+            let state = store.table(&step.table)?;
             let Some(overlay) = table.overlay().map(|g| table.tree(g)) else {
                 return Err(Error::state(format!("migration {name}"), "a table of it has no overlay"));
             };
             // A generation that was made just now has none; and what is begun must not depend on a look that may fail.
-            let progress = if fresh { Progress::start() } else { load_progress(&core.shared, &overlay)? };
-            let stage = progress.stage()?;
-            state.set_frontier(frontier_of(stage, &progress));
+            let (progress, pass) = if fresh {
+                (Progress::start(), None)
+            } else {
+                let progress = load_progress(&store.shared, &overlay)?;
+                let pass = load_pass(&store.shared, &state, &overlay, progress.stage()?)?;
+                (progress, pass)
+            };
+            state.set_frontier(frontier_of(progress.stage()?, &progress));
             if !fresh {
-                // What old code wrote in another process is not in this one's queue.
-                state.backlog.demand_pass();
+                state.set_activity(activity_of(phase));
             }
-            state.set_activity(activity_of(phase));
-            let (progress, pass) = (Mutex::new(progress), Mutex::new(None));
+            let (progress, pass) = (Mutex::new(progress), Mutex::new(pass));
             let (step, unsaved, tidy) = (step.clone(), Mutex::new(None), Mutex::new(Bound::Unbounded));
             tables.push(RunTable { state, step, overlay, progress, pass, unsaved, tidy });
         }
         let control = Control {
-            seated: None,
+            seated: false,
             wanted: 0,
             paused: entry.paused,
             running: false,
-            budget: core.shared.settings.budget,
+            budget: store.shared.settings.budget,
             waiting: None,
             failure: None,
             started: None,
@@ -136,6 +152,7 @@ impl Run {
             control: Mutex::new(control),
             changed: Condvar::new(),
             thread: Mutex::new(None),
+            duty: Duty::new(),
         }))
     }
 
@@ -165,21 +182,20 @@ impl Run {
         Error::Conflict { subject: format!("migration {}", self.name) }
     }
 
+    /// Before a wait for whoever drives the migration: refused to user code inside that very work, for which it would never
+    /// end.
+    pub(crate) fn awaited(&self) -> Result<Awaiting> {
+        self.duty.await_one(|| format!("migration {}", self.name))
+    }
+
     /// Takes the seat for a verb; who has it is asked to stop. To be followed by [`super::start_worker`] once the
     /// seat is free again, unless the migration is closed.
-    ///
-    /// Refused to the thread that has it: that is an observer's call, made from inside the work.
     pub(crate) fn seat(&self) -> Result<Seat<'_>> {
-        let me = thread::current().id();
+        let _awaiting = self.awaited()?;
         let mut control = self.control.lock();
-        if control.seated == Some(me) {
-            let reason =
-                "an observer called this from the thread that drives the migration; use another thread";
-            return Err(Error::state(format!("migration {}", self.name), reason));
-        }
         control.wanted += 1;
         self.changed.notify_all();
-        while control.seated.is_some() {
+        while control.seated {
             self.changed.wait(&mut control);
         }
         control.wanted -= 1;
@@ -188,62 +204,67 @@ impl Run {
             self.changed.notify_all();
             return Err(self.conflict());
         }
-        control.seated = Some(me);
-        Ok(Seat { run: self })
+        control.seated = true;
+        Ok(Seat::of(self))
     }
 
     /// Takes the seat if it is free and nobody waits for it.
     pub(crate) fn try_seat(&self) -> Option<Seat<'_>> {
-        let mut control = self.control.lock();
-        if control.seated.is_some() || control.wanted > 0 || control.closed {
-            return None;
-        }
-        control.seated = Some(thread::current().id());
-        Some(Seat { run: self })
+        self.claim().then(|| Seat::of(self))
     }
 
-    /// Starts a worker if the seat is free. If it is not, whoever has it or waits for it starts one afterwards.
-    pub(crate) fn spawn(
-        self: &Arc<Run>,
-        core: &Arc<Core>,
-        body: impl FnOnce(&Arc<Core>, &Arc<Run>) + Send + 'static,
-    ) -> Result<()> {
+    /// Makes the seat taken, for whoever then makes a [`Seat`] of it.
+    fn claim(&self) -> bool {
+        let mut control = self.control.lock();
+        let free = !control.seated && control.wanted == 0 && !control.closed;
+        control.seated |= free;
+        free
+    }
+
+    /// Starts a worker if the seat is free. If it is not, whoever has it or waits for it starts one afterwards. Answers
+    /// `false` if the system has no thread for it: then the migration waits for one.
+    pub(crate) fn spawn(self: &Arc<Run>, body: impl FnOnce(&Arc<Run>) + Send + 'static) -> bool {
         let mut thread = self.thread.lock();
-        let Some(seat) = self.try_seat() else {
-            return Ok(());
-        };
+        if !self.claim() {
+            return true;
+        }
         self.set(|control| {
             control.running = true;
             control.waiting = None;
         });
-        // The seat goes over to the worker: freed by it, or here if there will be none.
-        std::mem::forget(seat);
         if let Some(old) = thread.take() {
             drop(old.join());
         }
-        let (core, run) = (Arc::clone(core), Arc::clone(self));
-        let spawned = crate::core::spawn("exuvia-backfill", move || {
-            run.set(|control| control.seated = Some(thread::current().id()));
-            let seat = Seat { run: &run };
-            body(&core, &run);
-            drop(core);
+        let run = Arc::clone(self);
+        // The seat goes over to the worker: freed by it, or here if there will be none.
+        let spawned = crate::threads::spawn("exuvia-backfill", move || {
+            let seat = Seat::of(&run);
+            if let Err(text) = caught(|| body(&run)) {
+                run.died(&text);
+            }
             drop(seat);
         });
         match spawned {
             Ok(handle) => {
-                self.set(|control| {
-                    if control.seated == Some(thread::current().id()) {
-                        control.seated = Some(handle.thread().id());
-                    }
-                });
                 *thread = Some(handle);
-                Ok(())
+                true
             }
             Err(e) => {
-                drop(Seat { run: self });
-                Err(e)
+                self.set(|control| control.waiting = Some(Waiting::Thread { reason: e.to_string() }));
+                drop(Seat::of(self));
+                false
             }
         }
+    }
+
+    fn died(&self, text: &str) {
+        tracing::error!(target: "exuvia", text, "the worker of a migration panicked");
+        let reason =
+            format!("its thread panicked: {text}; unpause the migration, and it goes on where it was");
+        self.set(|control| {
+            control.failure = None;
+            control.waiting = Some(Waiting::Failed { reason });
+        });
     }
 
     /// The migration is closed, durably: nobody takes the seat again. The run stays known, so that a store that
@@ -252,28 +273,56 @@ impl Run {
         self.set(|control| control.closed = true);
         for table in &self.tables {
             // A key that nothing reads any more: of no account if it stays.
-            if let Err(e) = forget_progress(shared, &table.overlay) {
+            if let Err(e) = forget(shared, &table.overlay) {
                 tracing::warn!(target: "exuvia", error = %e, "the progress of a closed migration stays behind");
             }
         }
     }
 
-    /// Ends all work on the migration for good, and waits until it has ended: the store is being closed.
-    pub(crate) fn shut(&self) {
-        let me = thread::current().id();
+    /// Ends all work on the migration for good, and waits until it has ended: the store is being closed, or has let go of a
+    /// migration that is closed. User code inside that work does not wait: it ends when that has returned. Answers whether
+    /// it has ended.
+    pub(crate) fn shut(&self) -> bool {
+        self.set(|control| control.wanted += 1);
+        let Ok(_awaiting) = self.awaited() else { return false };
         let mut control = self.control.lock();
-        control.wanted += 1;
-        self.changed.notify_all();
-        while control.seated.is_some_and(|seated| seated != me) {
+        while control.seated {
             self.changed.wait(&mut control);
         }
         drop(control);
         let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && thread.thread().id() != me
-        {
+        if let Some(thread) = thread {
             drop(thread.join());
         }
+        true
+    }
+
+    /// Writes down how far each table has come, after a flush, unless that is known: the store is being closed, and
+    /// nobody drives the migration any more.
+    pub(crate) fn save(&self, shared: &Shared) -> Result<()> {
+        let engine = &*shared.engine;
+        for table in &self.tables {
+            let progress = table.progress.lock().clone();
+            let place = table.place();
+            let key = Progress::key(&table.overlay);
+            let known = engine.tree(TREE)?.get(&key)?;
+            if known.as_deref() == Some(progress.to_bytes(&key)?.as_slice())
+                && place::load(engine, &table.overlay)? == place
+            {
+                continue;
+            }
+            shared.flusher.flush()?;
+            save_progress(shared, &table.overlay, &progress)?;
+            match place {
+                Some(place) => place::save(engine, &table.overlay, &place)?,
+                None => place::forget(engine, &table.overlay)?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.control.lock().closed
     }
 
     pub(crate) fn set_activity(&self, activity: Activity) {
@@ -291,7 +340,25 @@ impl Run {
         })
     }
 
-    /// The phase, as far as the catalog says `complete` and old writers have not undone it since (rule 12).
+    /// What old writers left, if the base is copied.
+    pub(super) fn backlog(&self) -> Option<Backlog> {
+        let tables = self.tables.len() as u64;
+        let mut all = Backlog { records: 0, pushed: 0, passes: 0, passing: false, tables };
+        for table in &self.tables {
+            if !matches!(table.progress.lock().stage(), Ok(Stage::Forwarding)) {
+                return None;
+            }
+            let backlog = &table.state.backlog;
+            let (pushed, passes) = backlog.history();
+            all.records += backlog.len();
+            all.pushed += pushed;
+            all.passes += passes;
+            all.passing |= backlog.wants_pass() || table.pass.lock().is_some();
+        }
+        Some(all)
+    }
+
+    /// The phase, as far as the catalog says `complete` and old writers have not undone it since (O12).
     pub(crate) fn visible_phase(&self, entry: &MigrationEntry) -> Result<Phase> {
         let phase = entry.phase()?;
         Ok(if phase == Phase::Complete && !self.is_caught_up() { Phase::Open } else { phase })
@@ -302,12 +369,20 @@ impl Run {
 #[must_use = "the seat is free again at once"]
 pub(crate) struct Seat<'a> {
     run: &'a Run,
+    _on_duty: OnDuty,
+}
+
+impl<'a> Seat<'a> {
+    /// The seat that was claimed, in the thread that drives.
+    fn of(run: &'a Run) -> Self {
+        Seat { run, _on_duty: run.duty.begin() }
+    }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
         self.run.set(|control| {
-            control.seated = None;
+            control.seated = false;
             control.running = false;
         });
     }
@@ -322,9 +397,67 @@ impl RunTable {
             return Ok(());
         };
         let mut lower = self.tidy.lock();
-        let next = quarantine::forget_stale(&self.state.shared, &self.state, open, &lower)?;
+        let next = in_quarantine::forget_stale(&self.state.shared, &self.state, open, &lower)?;
         *lower = next.unwrap_or(Bound::Unbounded);
         Ok(())
+    }
+
+    /// Notes what has come to be since `before`, to be persisted once it is durable.
+    pub(crate) fn note(&self, before: &Progress) {
+        let progress = self.progress.lock().clone();
+        if progress != *before {
+            let ticket = self.state.shared.flusher.ticket();
+            self.unsaved.lock().get_or_insert((ticket, progress));
+        }
+    }
+
+    /// Persists what was noted once a flush that started after it is done (O3).
+    pub(crate) fn save_when_durable(&self) -> Result<()> {
+        let shared = &self.state.shared;
+        let Some((ticket, progress)) = self.unsaved.lock().clone() else {
+            return Ok(());
+        };
+        if !shared.flusher.is_durable(ticket) {
+            shared.flusher.touch();
+            return Ok(());
+        }
+        save_progress(shared, &self.overlay, &progress)?;
+        *self.unsaved.lock() = None;
+        Ok(())
+    }
+
+    /// Goes on to another stage, durably: what the stage before did has to be durable before it is said to be done.
+    pub(crate) fn advance(&self, to: Progress) -> Result<()> {
+        self.state.shared.flush()?;
+        save_progress(&self.state.shared, &self.overlay, &to)?;
+        self.set_progress(to);
+        Ok(())
+    }
+
+    /// As it was persisted.
+    pub(crate) fn set_progress(&self, progress: Progress) {
+        *self.progress.lock() = progress;
+        *self.unsaved.lock() = None;
+    }
+
+    /// Where the next process has to look for what old writers left, if it need not look everywhere. Takes the
+    /// backlog: nobody writes any more.
+    fn place(&self) -> Option<Place> {
+        let backlog = &self.state.backlog;
+        if backlog.wants_pass() || backlog.is_in_hand() {
+            return None;
+        }
+        let passed = match self.pass.lock().clone() {
+            None => Place::End,
+            Some(Bound::Unbounded) => return None,
+            Some(Bound::Included(from)) => Place::From(from),
+            Some(Bound::Excluded(last)) => Place::after(&last),
+        };
+        Some(match (backlog.take_first(), passed) {
+            (Some(first), Place::From(from)) => Place::From(first.min(from)),
+            (Some(first), Place::End) => Place::From(first),
+            (None, passed) => passed,
+        })
     }
 
     pub(crate) fn casts(&self) -> Option<Casts> {
@@ -385,29 +518,56 @@ pub(crate) fn activity_of(phase: Phase) -> Activity {
     }
 }
 
-pub(crate) fn load_progress(shared: &Shared, overlay: &str) -> Result<Progress> {
+fn load_progress(shared: &Shared, overlay: &str) -> Result<Progress> {
     let key = Progress::key(overlay);
-    match shared.engine.tree(crate::catalog::TREE)?.get(&key)? {
-        Some(bytes) => Progress::from_bytes(&key, &bytes).or_else(|e| {
-            // Losing it costs time only: everything derived is made again, from the first key on.
-            tracing::warn!(target: "exuvia", error = %e, "the backfill starts again");
-            let mut progress = Progress::start();
-            progress.set_stage(Stage::Reverting);
-            Ok(progress)
-        }),
-        None => Ok(Progress::start()),
+    let Some(bytes) = shared.engine.tree(TREE)?.get(&key)? else {
+        return Ok(Progress::start());
+    };
+    Progress::from_bytes(&key, &bytes).or_else(|e| {
+        // Losing it costs time only: everything derived is made again, from the first key on.
+        tracing::warn!(target: "exuvia", error = %e, "the backfill starts again");
+        let lost = Progress::reverting();
+        if !shared.settings.read_only {
+            // Rule 3: whatever the damaged value said, it must not be read again.
+            save_progress(shared, overlay, &lost)?;
+            place::forget(&*shared.engine, overlay)?;
+            shared.flush()?;
+        }
+        Ok(lost)
+    })
+}
+
+/// Where the pass over an overlay goes on after an orderly close. Without that it has to look everywhere, since what old
+/// code wrote in another process is not in this one's queue.
+fn load_pass(
+    shared: &Shared,
+    state: &TableState,
+    overlay: &str,
+    stage: Stage,
+) -> Result<Option<Bound<Vec<u8>>>> {
+    let place = place::load(&*shared.engine, overlay)?;
+    if place.is_some() {
+        state.backlog.set_written_down();
     }
+    Ok(match place.filter(|_| stage != Stage::Reverting) {
+        Some(Place::From(from)) => Some(Bound::Included(from)),
+        Some(Place::End) => None,
+        None => {
+            state.backlog.demand_pass();
+            None
+        }
+    })
 }
 
 /// Writes progress. The caller has flushed what it claims.
 pub(crate) fn save_progress(shared: &Shared, overlay: &str, progress: &Progress) -> Result<()> {
     let key = Progress::key(overlay);
-    shared.engine.tree(crate::catalog::TREE)?.put(&key, &progress.to_bytes(&key)?)?;
+    shared.engine.tree(TREE)?.put(&key, &progress.to_bytes(&key)?)?;
     shared.flusher.touch();
     Ok(())
 }
 
-pub(crate) fn forget_progress(shared: &Shared, overlay: &str) -> Result<()> {
-    shared.engine.tree(crate::catalog::TREE)?.delete(&Progress::key(overlay))?;
-    Ok(())
+fn forget(shared: &Shared, overlay: &str) -> Result<()> {
+    shared.engine.tree(TREE)?.delete(&Progress::key(overlay))?;
+    place::forget(&*shared.engine, overlay)
 }

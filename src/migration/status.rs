@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::catalog::{Counts, MigrationEntry, Phase};
-use crate::core::Core;
 use crate::error::Result;
+use crate::migration::core::Core;
 use crate::migration::retry::TRIES_PATIENT;
 use crate::migration::run::Waiting;
 use crate::migration::worker;
+use crate::state::catalog::{Counts, MigrationEntry, Phase};
 
 /// Where a migration stands.
 #[derive(Debug, Clone)]
@@ -83,6 +83,7 @@ impl std::fmt::Display for Waiting {
             Waiting::Background => {
                 f.write_str("the store was opened without background work; open it with it, and it goes on")
             }
+            Waiting::Thread { reason } => write!(f, "{reason}; it is tried again"),
             Waiting::Retry { reason, tries } => {
                 let times = if *tries == 1 { String::new() } else { format!(" {tries} times in a row") };
                 write!(f, "the engine failed{times}, it is tried again: {reason}")
@@ -124,7 +125,7 @@ pub(crate) fn of(core: &Core, name: &str, entry: &MigrationEntry) -> Result<Stat
             metadata_only: step.metadata_only,
             counts: part.map(|t| t.progress.lock().counts).unwrap_or_default(),
             backlog: part.map_or(0, |t| t.state.backlog.len()),
-            backlog_unknown: part.is_some_and(|t| t.state.backlog.wants_pass()),
+            backlog_unknown: part.is_some_and(|t| t.state.backlog.wants_pass() || t.pass.lock().is_some()),
         });
     }
     let Some(run) = run.filter(|_| !status.phase.is_closed()) else {

@@ -4,7 +4,7 @@
 //!    dropped (generation ids are never used again, so such a tree is certainly nobody's). First, so that the rest can
 //!    use their space.
 //! 2. A generation that a contract left with companions and tombstones is cleaned by compare-and-set. The work
-//!    belongs to a generation, and `begin` stops it first (rule 5); it need not have finished, since in a base a
+//!    belongs to a generation, and `begin` stops it first (O5); it need not have finished, since in a base a
 //!    tombstone is absence and a companion means nothing. Neither does DERIVED, which takes no space: what the backfill
 //!    wrote, and nobody since, is read and left as it is.
 
@@ -12,34 +12,21 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::core::{Change, Core, Shared};
-use crate::engine::{Page, Tree};
-use crate::envelope::{self, Entry, Flags};
-use crate::error::Result;
-use crate::ledger::Event;
-use crate::migration::pacer::{Measured, Pacer};
-use crate::migration::turns::{PAGE_RECORDS, Steps, give_turn};
-use crate::migration::worker;
-use crate::observe::WorkKind;
-use crate::route::{Kind, TableState};
-use crate::stats::{Activity, BackgroundMeter};
+use crate::caught::caught;
+use crate::engine::{Page, Tree, Value};
+use crate::error::{Error, Result};
+use crate::form::envelope::{self, Entry, Flags};
+use crate::measure::observe::Activity;
+use crate::measure::observe::WorkKind;
+use crate::migration::core::{Core, Sweeper};
+use crate::migration::host::Sweeping;
+use crate::pace::{Calls, PAGE_RECORDS, Paced, Step, Stop, lower_priority};
+use crate::state::catalog::place::{self, Place};
+use crate::state::change::Change;
+use crate::state::ledger::Event;
+use crate::state::route::{Kind, TableState};
+use crate::state::shared::Shared;
 use crate::sync::Instant;
-use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::thread::{self, JoinHandle};
-
-pub(crate) struct Sweeper {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Sweeper {
-    pub(crate) fn join(self) {
-        self.stop.store(true, Ordering::Release);
-        if self.thread.thread().id() != thread::current().id() {
-            drop(self.thread.join());
-        }
-    }
-}
 
 impl Core {
     /// Starts the sweeper, if there is anything to sweep; one that runs is stopped first. A failure is no
@@ -64,24 +51,38 @@ impl Core {
             return Ok(());
         }
         let mut sweeper = self.sweeper.lock();
-        // A closed store gets no new thread, and another thread's sweeper does the same work.
+        // A closed store gets no new thread, and another thread's sweeper does the same work; one that could not be waited
+        // for is followed by another.
         if sweeper.is_some() || self.shared.check_usable().is_err() {
             return Ok(());
         }
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(Stop::default());
         let (core, stopped) = (Arc::clone(self), Arc::clone(&stop));
-        let thread = crate::core::spawn("exuvia-sweep", move || {
-            worker::lower_priority();
-            if let Err(e) = sweep(&core, &stopped) {
-                tracing::warn!(target: "exuvia", error = %e, "sweep ended; it goes on at the next open");
+        let thread = crate::threads::spawn("exuvia-sweep", move || {
+            let _on_duty = core.duties.sweep.begin();
+            lower_priority();
+            match caught(|| sweep(&core, &stopped)) {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => {
+                    tracing::warn!(target: "exuvia", error = %e, "sweep ended; it goes on at the next open");
+                }
+                Err(text) => tracing::error!(target: "exuvia", text, "the sweep panicked"),
             }
-        })?;
+        })
+        .inspect_err(|_| self.owe_sweeper())?;
         *sweeper = Some(Sweeper { stop, thread });
         Ok(())
     }
 
-    /// Stops the sweeper and waits until it is gone.
+    /// Stops the sweeper and waits until it is gone. User code inside the sweep does not wait: the sweeper ends when that
+    /// has returned, before its next record, and is started anew later.
     pub(crate) fn stop_sweeper(&self) {
+        if let Some(sweeper) = &*self.sweeper.lock() {
+            sweeper.stop.ask();
+        }
+        let Ok(_awaiting) = self.duties.sweep.await_one(|| "sweep".to_owned()) else {
+            return self.owe_sweeper();
+        };
         let sweeper = self.sweeper.lock().take();
         if let Some(sweeper) = sweeper {
             sweeper.join();
@@ -94,8 +95,9 @@ impl Core {
     }
 }
 
-fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
-    let meter = core.shared.recorder.background();
+fn sweep(core: &Arc<Core>, stop: &Stop) -> Result<()> {
+    let host = Sweeping { stop, shared: &core.shared };
+    let mut paced = Paced::new(host, core.shared.recorder.background());
     let catalog = core.catalog();
     let unswept = catalog
         .tables
@@ -104,11 +106,11 @@ fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
     let unswept = unswept.map(|(name, _)| core.table(name)).collect::<Result<Vec<_>>>()?;
     unswept.iter().for_each(|state| state.set_activity(Activity::Sweep));
     // What nobody reads goes first: the sweep of the records can use its space.
-    if !drop_dead(core, &meter, stop)? {
+    if !drop_dead(core, &mut paced, stop)? {
         return Ok(());
     }
     for state in &unswept {
-        if !clean(core, state, &meter, stop)? {
+        if !clean(core, state, &mut paced, stop)? {
             return Ok(());
         }
     }
@@ -122,49 +124,47 @@ fn sweep(core: &Arc<Core>, stop: &AtomicBool) -> Result<()> {
 }
 
 /// Drops the trees that belong to no table. Answers `false` if it was stopped.
-fn drop_dead(core: &Arc<Core>, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+fn drop_dead(core: &Core, paced: &mut Paced<Sweeping<'_>>, stop: &Stop) -> Result<bool> {
     let engine = &core.shared.engine;
     for tree in engine.trees()? {
         if core.is_dead(&tree) {
-            if !engine.capabilities().drops_at_once && !empty(&core.shared, &tree, meter, stop)? {
+            if !engine.capabilities().drops_at_once && !empty(&core.shared, &tree, paced, stop)? {
                 return Ok(false);
             }
-            if stop.load(Ordering::Acquire) {
+            if stop.is_asked() {
                 return Ok(false);
             }
             let dropping = Instant::now();
             let dropped = engine.drop_tree(&tree);
             core.shared.recorder.worked(WorkKind::Drop, dropping.elapsed());
             dropped?;
+            place::forget(&*core.shared.engine, &tree)?;
         }
     }
     Ok(true)
 }
 
 /// Removes all records of a tree that nobody reads. Answers `false` if it was stopped.
-fn empty(shared: &Shared, name: &str, meter: &BackgroundMeter, stop: &AtomicBool) -> Result<bool> {
+fn empty(shared: &Shared, name: &str, paced: &mut Paced<Sweeping<'_>>, stop: &Stop) -> Result<bool> {
     let tree = shared.engine.tree(name)?;
-    paced(shared, &*tree, meter, stop, |key, _value, calls| {
-        let (done, took) = meter.call(|| tree.delete(key));
-        calls.push(took);
-        Ok(done.map(|()| true)?)
+    walk(paced, &*tree, &mut Bound::Unbounded, stop, |key, _value, calls| {
+        Ok(calls.make(|| tree.delete(key)).map(|()| true)?)
     })
 }
 
 /// Drops companions, tombstones and markers from a settled table's generation.
-fn clean(
-    core: &Arc<Core>,
-    state: &Arc<TableState>,
-    meter: &BackgroundMeter,
-    stop: &AtomicBool,
-) -> Result<bool> {
+fn clean(core: &Core, state: &Arc<TableState>, paced: &mut Paced<Sweeping<'_>>, stop: &Stop) -> Result<bool> {
     let started = Instant::now();
     let route = state.route_owned();
     let Kind::Settled { tree, .. } = &route.kind else {
         return Ok(true);
     };
     let mut swept = 0;
-    let finished = paced(&core.shared, &*tree.tree, meter, stop, |key, value, calls| {
+    let mut lower = match place::load(&*core.shared.engine, &tree.name)? {
+        Some(Place::From(from)) => Bound::Included(from),
+        _ => Bound::Unbounded,
+    };
+    let finished = walk(paced, &*tree.tree, &mut lower, stop, |key, value, calls| {
         // A damaged record is left for its readers to find.
         let Ok(old) = Entry::parse(key, value) else {
             return Ok(true);
@@ -178,19 +178,20 @@ fn clean(
             Some(envelope::seal(key, Flags::NONE, old.version(), old.main(), None))
         };
         let mut waited = Duration::ZERO;
-        let done = state.gated(route.epoch, &mut waited, || {
-            let (result, took) =
-                meter.call(|| tree.tree.compare_and_swap(key, Some(old.bytes()), new.as_deref()));
-            calls.push(took);
-            result
-        })?;
+        let swap = || tree.tree.compare_and_swap(key, Some(old.bytes()), new.as_deref());
+        let done = state.gated(route.epoch, &mut waited, || calls.make(swap))?;
         swept += 1;
         Ok(done.is_some())
-    })?;
+    });
+    // A store that is being closed refuses its writes before it asks the sweeper to stop.
+    let finished = finished.or_else(|e| if matches!(e, Error::Closed) { Ok(false) } else { Err(e) })?;
+    core.shared.flush()?;
     if !finished {
+        if let Bound::Excluded(last) = lower {
+            place::save(&*core.shared.engine, &tree.name, &Place::after(&last))?;
+        }
         return Ok(false);
     }
-    core.shared.flush()?;
     let generation = tree.name.to_string();
     core.change(started, move |catalog| {
         let name = state.name.to_string();
@@ -202,75 +203,47 @@ fn clean(
         }
         Ok(Change { event, flips: Vec::new(), result: () })
     })?;
+    place::forget(&*core.shared.engine, &tree.name)?;
     Ok(true)
 }
 
-/// What a batch left to do.
-enum Left {
-    More,
-    Nothing,
-    /// Whatever there is: the sweep has to end here.
-    Stopped,
-}
-
-/// Goes through a tree in batches under the store's budget. Answers `false` if it was stopped, or `each` said so.
-fn paced(
-    shared: &Shared,
+/// Goes through a tree from `lower` on, in batches under the store's budget, and leaves there where it would go on.
+/// Answers `false` if it was stopped, or `each` said so.
+fn walk(
+    paced: &mut Paced<Sweeping<'_>>,
     tree: &dyn Tree,
-    meter: &BackgroundMeter,
-    stop: &AtomicBool,
-    mut each: impl FnMut(&[u8], crate::engine::Value, &mut Vec<Duration>) -> Result<bool>,
+    lower: &mut Bound<Vec<u8>>,
+    stop: &Stop,
+    mut each: impl FnMut(&[u8], Value, &mut Calls) -> Result<bool>,
 ) -> Result<bool> {
-    let budget = shared.settings.budget;
-    let mut lower = Bound::Unbounded;
-    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
-    loop {
-        if stop.load(Ordering::Acquire) {
-            return Ok(false);
-        }
-        worker::give_way(shared, || stop.load(Ordering::Acquire));
-        let (mut calls, mut records) = (Vec::new(), 0);
-        let batch = pacer.batch();
-        let (left, spent) = steps.timed(|| -> Result<Left> {
-            while records < batch {
-                let mut page = Page::new();
-                let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
-                let limit = PAGE_RECORDS.min(batch - records);
-                let (end, took) = meter.call(|| tree.scan(range, false, limit, &mut page));
-                calls.push(took);
-                give_turn();
-                let end = end?;
-                let found = page.len();
-                records += found;
-                for (key, value) in page {
-                    let before = calls.len();
-                    if !each(&key, value, &mut calls)? {
-                        return Ok(Left::Stopped);
-                    }
-                    if calls.len() > before {
-                        give_turn();
-                    }
-                    lower = Bound::Excluded(key.to_vec());
+    paced.drive(|batch, calls| {
+        let mut records = 0;
+        while records < batch {
+            let mut page = Page::new();
+            let range = (lower.as_ref().map(Vec::as_slice), Bound::Unbounded);
+            let limit = PAGE_RECORDS.min(batch - records);
+            let end = calls.make(|| tree.scan(range, false, limit, &mut page));
+            calls.give_turn();
+            let end = end?;
+            let found = page.len();
+            records += found;
+            for (key, value) in page {
+                let before = calls.count();
+                if stop.is_asked() || !each(&key, value, calls)? {
+                    return Ok(Step::Stopped);
                 }
-                if end {
-                    return Ok(Left::Nothing);
+                if calls.count() > before {
+                    calls.give_turn();
                 }
-                if found == 0 {
-                    break;
-                }
+                *lower = Bound::Excluded(key.to_vec());
             }
-            Ok(Left::More)
-        });
-        let left = left?;
-        meter.record(&calls);
-        let engine = calls.iter().sum();
-        shared.recorder.batch(engine);
-        shared.flusher.touch();
-        match left {
-            Left::Stopped => return Ok(false),
-            Left::Nothing => return Ok(true),
-            Left::More => {}
+            if end {
+                return Ok(Step::Done);
+            }
+            if found == 0 {
+                break;
+            }
         }
-        thread::sleep(pacer.rest_after(&budget, &Measured { records, engine, spent }));
-    }
+        Ok(Step::Did(records))
+    })
 }

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::catalog::Phase;
-use crate::core::{Change, Core, Shared};
 use crate::error::{Error, Result};
-use crate::ledger::Event;
+use crate::measure::observe::Activity;
 use crate::migration::backfill::{Stepped, TableBackfill};
-use crate::migration::pacer::{Budget, Measured, Pacer};
+use crate::migration::core::Core;
+use crate::migration::fold;
+use crate::migration::host::Seated;
 use crate::migration::retry::{self, Retries, is_transient};
 use crate::migration::run::{Run, Waiting};
-use crate::migration::turns::{self, Steps};
-use crate::stats::{Activity, BackgroundMeter};
-use crate::sync::{Instant, thread};
+use crate::pace::{Calls, Paced, Step, lower_priority};
+use crate::state::catalog::Phase;
+use crate::state::change::Change;
+use crate::state::ledger::Event;
+use crate::state::shared::Shared;
+use crate::sync::Instant;
+use crate::sync::atomic::Ordering;
 
 /// How often an idle worker looks for work that old writers made.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -21,24 +25,49 @@ const SPACE_CHECK_EVERY: Duration = Duration::from_secs(1);
 /// How often an idle worker looks at a page of each quarantine.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
 
-/// Starts the worker of a run if the migration goes forward, is not paused, and the code is there.
-pub(crate) fn start(core: &Arc<Core>, run: &Arc<Run>) -> Result<()> {
-    let phase = core.catalog().migration(&run.name)?.phase()?;
+/// Starts the worker of a run if the migration goes forward, is not paused, and the code is there. Whatever is in the way
+/// of that is no failure of the verb that is done; the status says it.
+pub(crate) fn start(core: &Arc<Core>, run: &Arc<Run>) {
+    // One that the catalog has let go of is closed.
+    let Ok(phase) = core.with_catalog(|catalog| catalog.migration(&run.name)?.phase()) else {
+        return;
+    };
     if !core.shared.settings.background {
         run.set(|control| control.waiting = Some(Waiting::Background));
-        return Ok(());
+        return;
     }
     if phase == Phase::Folding {
-        return run.spawn(core, crate::migration::fold::work);
+        return spawn(core, run, fold::work);
     }
     if !phase.is_forward() || run.control().paused {
-        return Ok(());
+        return;
     }
     match missing_code(run) {
         Some(table) => run.set(|control| control.waiting = Some(Waiting::Code { table })),
-        None => run.spawn(core, work)?,
+        None => spawn(core, run, work),
     }
-    Ok(())
+}
+
+/// If the system has no thread for it, it is tried again ([`Core::tend`]).
+fn spawn(core: &Arc<Core>, run: &Arc<Run>, body: impl FnOnce(&Arc<Core>, &Arc<Run>) + Send + 'static) {
+    let its_core = Arc::clone(core);
+    if !run.spawn(move |run| body(&its_core, run)) {
+        core.owe_worker();
+    }
+}
+
+impl Core {
+    /// Starts the threads that are owed.
+    pub(crate) fn tend(self: &Arc<Core>) {
+        if self.take_owed_worker() {
+            let runs: Vec<Arc<Run>> = self.runs.lock().values().cloned().collect();
+            let waiting = |run: &&Arc<Run>| matches!(run.control().waiting, Some(Waiting::Thread { .. }));
+            runs.iter().filter(waiting).for_each(|run| start(self, run));
+        }
+        if self.take_owed_sweeper() {
+            self.start_sweeper();
+        }
+    }
 }
 
 /// A table of the migration that no handle has brought the code for.
@@ -48,13 +77,13 @@ pub(crate) fn missing_code(run: &Run) -> Option<String> {
 
 fn work(core: &Arc<Core>, run: &Arc<Run>) {
     lower_priority();
-    let meter = core.shared.recorder.background();
+    let mut paced = Seated::paced(run, &core.shared);
     let first = fraction(run);
     let copied = run.tables.iter().map(|t| t.progress.lock().counts.copied).sum();
     run.set(|control| control.started = Some((Instant::now(), copied, first)));
     let mut retries = Retries::new();
     while !run.stopping() {
-        match backfill(core, run, &meter, &mut retries) {
+        match backfill(core, run, &mut paced, &mut retries) {
             Ok(()) => return,
             Err(e) if is_transient(&e) && !core.shared.is_poisoned() => retries.rest(run, "backfill", &e),
             Err(e) => return retry::failed(run, "backfill", &e),
@@ -63,97 +92,68 @@ fn work(core: &Arc<Core>, run: &Arc<Run>) {
 }
 
 /// Runs until the run is stopped.
-fn backfill(core: &Arc<Core>, run: &Arc<Run>, meter: &BackgroundMeter, retries: &mut Retries) -> Result<()> {
+fn backfill(core: &Core, run: &Run, paced: &mut Paced<Seated<'_>>, retries: &mut Retries) -> Result<()> {
     let mut tables = Vec::new();
     for table in &run.tables {
         let casts =
             table.casts().ok_or_else(|| Error::state(&run.name, "the code of its version is gone"))?;
-        tables.push(TableBackfill::new(table, casts));
+        tables.push(TableBackfill::new(run, table, casts));
     }
-    let (mut pacer, mut steps) = (Pacer::new(), Steps::new());
     let mut space_checked: Option<Instant> = None;
     let mut tidied: Option<Instant> = None;
-    while !run.stopping() {
+    let step = |batch: usize, calls: &mut Calls| {
         core.shared.check_usable()?;
-        if space_checked.is_none_or(|at| at.elapsed() >= SPACE_CHECK_EVERY) {
-            space_checked = Some(Instant::now());
+        if is_due(space_checked, SPACE_CHECK_EVERY) {
             if let Some(waiting) = short_of_space(&core.shared) {
-                run.set(|control| control.waiting = Some(waiting));
-                run.sleep(SPACE_CHECK_EVERY);
                 space_checked = None;
-                continue;
+                run.set(|control| control.waiting = Some(waiting));
+                return Ok(Step::Idle(SPACE_CHECK_EVERY));
             }
+            space_checked = Some(Instant::now());
         }
-        if run.control().waiting.is_some() {
+        let control = run.control();
+        if control.waiting.is_some() {
             run.set(|control| control.waiting = None);
         }
-        let budget = run.control().budget;
-        core.shared.recorder.budget_ns.store(nanos(budget.pause()), crate::sync::atomic::Ordering::Relaxed);
-        give_way_within(&budget, &core.shared, || run.stopping());
-        let batch = pacer.batch();
-        let hurried = budget == Budget::unlimited();
-        tables.iter_mut().for_each(|table| table.keep_turns(hurried));
-        let (stepped, spent) = steps.timed(|| step_first_unfinished(&mut tables, meter, batch));
-        let stepped = stepped?;
+        core.shared.recorder.budget_ns.store(nanos(control.budget.pause()), Ordering::Relaxed);
+        let stepped = step_first_unfinished(&mut tables, calls, batch)?;
         if stepped.moved {
-            run.sleep(Duration::from_millis(1));
-            continue;
+            return Ok(Step::Idle(Duration::from_millis(1)));
         }
         if stepped.caught_up {
             completed(core, run)?;
             retries.got_on();
-            if tidied.is_none_or(|at| at.elapsed() >= TIDY_EVERY) {
+            if is_due(tidied, TIDY_EVERY) {
                 tidied = Some(Instant::now());
                 tidy(run)?;
             }
-            run.sleep(LOOK_EVERY);
-            continue;
+            return Ok(Step::Idle(LOOK_EVERY));
         }
         if stepped.records > 0 {
             retries.got_on();
         }
-        core.shared.recorder.batch(stepped.engine);
         run.set_activity(Activity::Backfill);
-        let measured = Measured { records: stepped.records, engine: stepped.engine, spent };
-        rest(run, pacer.rest_after(&budget, &measured));
-    }
-    Ok(())
+        Ok(Step::Did(stepped.records))
+    };
+    paced.drive(step).map(|_stopped| ())
+}
+
+fn is_due(last: Option<Instant>, every: Duration) -> bool {
+    last.is_none_or(|at| at.elapsed() >= every)
 }
 
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Rests while the medium is behind, so that what little may wait for it is left to the foreground.
-pub(crate) fn give_way(shared: &Shared, stopping: impl Fn() -> bool) {
-    turns::rest_while(|| shared.engine.is_pressed() && !stopping());
-}
-
-/// The same for work with a budget; without one it is asked for speed and for nothing else, and would only wait for the disk,
-/// again and again.
-pub(crate) fn give_way_within(budget: &Budget, shared: &Shared, stopping: impl Fn() -> bool) {
-    if *budget != Budget::unlimited() {
-        give_way(shared, stopping);
-    }
-}
-
-/// A rest is short; only a long one listens for changes.
-fn rest(run: &Run, rest: Duration) {
-    if rest > Duration::from_millis(20) {
-        run.sleep(rest);
-    } else if !rest.is_zero() {
-        thread::sleep(rest);
-    }
-}
-
 /// Steps the first table that has work; `caught_up` if none has.
 pub(crate) fn step_first_unfinished(
     tables: &mut [TableBackfill<'_>],
-    meter: &BackgroundMeter,
+    calls: &mut Calls,
     batch: usize,
 ) -> Result<Stepped> {
     for table in tables {
-        let stepped = table.step(meter, batch)?;
+        let stepped = table.step(calls, batch)?;
         if !stepped.caught_up || stepped.records > 0 {
             return Ok(stepped);
         }
@@ -179,9 +179,9 @@ pub(crate) fn completed(core: &Core, run: &Run) -> Result<()> {
     for table in &run.tables {
         let counts = table.progress.lock().counts;
         event = event
-            .count(&format!("{} copied", table.step.table), counts.copied)
-            .count(&format!("{} brought forward", table.step.table), counts.brought_forward)
-            .count(&format!("{} quarantined", table.step.table), counts.quarantined);
+            .count_of(&table.step.table, "copied", counts.copied)
+            .count_of(&table.step.table, "brought forward", counts.brought_forward)
+            .count_of(&table.step.table, "quarantined", counts.quarantined);
     }
     let started = run.control().started.map_or_else(Instant::now, |(at, _, _)| at);
     let name = run.name.clone();
@@ -200,6 +200,13 @@ pub(crate) fn completed(core: &Core, run: &Run) -> Result<()> {
     }
 }
 
+/// [`completed`], for a verb that is done: what fails here its worker tries again.
+pub(crate) fn complete_at_once(core: &Core, run: &Run) {
+    if let Err(e) = completed(core, run) {
+        tracing::warn!(target: "exuvia", error = %e, "a migration of metadata only is not complete yet");
+    }
+}
+
 /// The share of all bases that is copied.
 pub(crate) fn fraction(run: &Run) -> f64 {
     if run.tables.is_empty() {
@@ -212,19 +219,4 @@ fn short_of_space(shared: &Shared) -> Option<Waiting> {
     let floor = shared.settings.free_bytes_min;
     let free = shared.free_bytes()?;
     (free < floor).then_some(Waiting::Space { free, floor })
-}
-
-/// Asks the system to prefer other threads to this one, where it knows a priority by thread. Moderately: a
-/// worker that is starved while it holds one of the engine's locks would hold up the foreground.
-pub(crate) fn lower_priority() {
-    // In a chosen interleaving all threads are one thread of the system.
-    #[cfg(all(target_os = "linux", not(exuvia_shuttle)))]
-    {
-        const NICER_BY: i32 = 5;
-        // Relative to what the process has: one that was started at a low priority must not be raised here.
-        let thread = Some(rustix::thread::gettid());
-        if let Ok(nice) = rustix::process::getpriority_process(thread) {
-            let _ = rustix::process::setpriority_process(thread, nice.saturating_add(NICER_BY).min(19));
-        }
-    }
 }

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::admin;
-use crate::catalog::{self, Catalog, Generation, TableEntry};
-use crate::core::{Change, Core};
 use crate::error::{Error, Result};
-use crate::key::Key;
-use crate::ledger::Event;
-use crate::lineage::{self, Lineage};
-use crate::route::{Route, TableState};
-use crate::shape::{KeyType, Shape};
+use crate::migration::core::Core;
+use crate::record::key::Key;
+use crate::record::lineage::{self, Lineage};
+use crate::record::shape::{self, Examined, KeyType, Shape};
+use crate::record::version::Version;
+use crate::state::catalog::room::{self, Growth};
+use crate::state::catalog::{self, Catalog, Generation, TableEntry};
+use crate::state::change::Change;
+use crate::state::ledger::Event;
+use crate::state::route::{Route, TableState};
 use crate::sync::Instant;
-use crate::version::Version;
 
 /// What a table is created from: its types, as data.
 pub(crate) struct NewTable {
@@ -25,22 +26,23 @@ pub(crate) struct NewTable {
 impl NewTable {
     pub(super) fn of<K: Key, V: Version>(name: &str) -> Result<Self> {
         let version = V::VERSION;
-        let shape = Shape::of::<V>().map_err(|e| Error::Shape {
-            table: name.to_owned(),
-            version,
-            difference: format!("its shape cannot be described: {e}"),
-        })?;
+        let refuse = |difference| Error::Shape { table: name.to_owned(), version, difference };
+        let examined = shape::examine::<V>().map_err(refuse)?;
+        let shape = examined.shape_with_codec(V::CODEC).map_err(refuse)?;
         Ok(Self { version, shape, key: K::key_type(), codec: V::CODEC.to_owned() })
     }
 }
 
 /// Whether the types of a handle are those of the table. What an older release did not record of the table is taken
 /// from them, in memory: opening changes nothing on disk, and the next state change takes it along.
-pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str, table: &TableEntry) -> Result<()> {
+///
+/// Answers whether values of all types could be made, so that they were examined.
+pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str, table: &TableEntry) -> Result<bool> {
     check_versions::<V>(name, table)?;
     let lineage = Lineage::of::<V>();
-    check_shapes(core, name, table, &lineage)?;
-    let seen = lineage.iter().filter(|casts| table.shapes.contains_key(&casts.version));
+    let by_values = check_shapes(core, name, table, &lineage)?;
+    let read = |version| version >= table.floor && table.shapes.contains_key(&version);
+    let seen = lineage.iter().filter(|casts| read(casts.version));
     let asked = K::key_type();
     let codecs = seen.map(|casts| (casts.version, casts.codec));
     match core.learn(table.id, &asked, codecs) {
@@ -51,7 +53,7 @@ pub(super) fn check<K: Key, V: Version>(core: &Core, name: &str, table: &TableEn
             );
             Err(Error::Shape { table: name.to_owned(), version: V::VERSION, difference })
         }
-        _ => Ok(()),
+        _ => Ok(by_values),
     }
 }
 
@@ -67,26 +69,32 @@ fn check_versions<V: Version>(name: &str, table: &TableEntry) -> Result<()> {
         );
     }
     let oldest = lineage::oldest::<V>();
-    if table.oldest < oldest {
+    // Records below the floor are the floor's bytes.
+    let floor = table.floor;
+    if floor < oldest {
         return refuse(
-            table.oldest,
+            floor,
             format!(
-                "the table holds records of version {}, and the oldest type of this lineage is version {oldest}; \
-                 open it with code that knows version {} and migrate, or add that type to the lineage",
-                table.oldest, table.oldest
+                "the table holds records of version {floor}, and the oldest type of this lineage is version {oldest}; \
+                 open it with code that knows version {floor}, migrate it to version {oldest} and contract the \
+                 migration, or add that type to the lineage"
             ),
         );
     }
     Ok(())
 }
 
-fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) -> Result<()> {
-    for casts in lineage.iter() {
-        let Some(stored) = table.shapes.get(&casts.version) else {
-            continue;
-        };
+fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) -> Result<bool> {
+    let mut all_by_values = true;
+    // What is below the floor is read by nobody any more: it binds no program, whatever its own version of that number is.
+    for casts in lineage.iter().filter(|casts| casts.version >= table.floor) {
         let version = casts.version;
         let shape_error = |difference| Error::Shape { table: name.to_owned(), version, difference };
+        let Examined { shape, by_values, .. } = (casts.examine)().map_err(shape_error)?;
+        all_by_values &= by_values;
+        let Some(stored) = table.shapes.get(&version) else {
+            continue;
+        };
         if let Some(codec) = table.codecs.get(&version).filter(|codec| **codec != casts.codec) {
             return Err(shape_error(format!(
                 "its records are encoded by the codec {codec:?}, and the type's is {:?}; give the type with the other \
@@ -94,8 +102,6 @@ fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) 
                 casts.codec
             )));
         }
-        let shape =
-            (casts.shape)().map_err(|e| shape_error(format!("its shape cannot be described: {e}")))?;
         if shape.fingerprint() == *stored {
             continue;
         }
@@ -107,24 +113,24 @@ fn check_shapes(core: &Core, name: &str, table: &TableEntry, lineage: &Lineage) 
             )));
         }
     }
-    Ok(())
+    Ok(all_by_values)
 }
 
 /// Creates a table; a conflict if another thread was faster.
 pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<TableState>, TableEntry)> {
-    admin::check_name(name)?;
+    room::check_table_name(name)?;
+    room::check_codec_name(&new.codec)?;
     if core.shared.settings.read_only {
         let reason = "there is no table of this name, and the store was opened read-only, so none is made";
         return Err(Error::state(format!("table {name}"), reason));
     }
-    let shape = catalog::save_shape(&*core.shared.engine, &new.shape)?;
-    core.shared.flush()?;
-    let decide = |catalog: &mut Catalog| {
+    let NewTable { version, shape, key, codec } = new;
+    let fingerprint = shape.fingerprint();
+    let insert = |catalog: &mut Catalog| {
         if catalog.tables.contains_key(name) {
             return Err(Error::Conflict { subject: format!("table {name}") });
         }
         let (id, generation) = (catalog.new_id(), catalog.new_id());
-        let NewTable { version, key, codec, .. } = new;
         let entry = TableEntry {
             id,
             active: version,
@@ -132,12 +138,21 @@ pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<Tabl
             stored: version,
             oldest: version,
             generations: vec![Generation { id: generation, unswept: false }],
-            shapes: [(version, shape)].into(),
+            shapes: [(version, fingerprint)].into(),
             migration: None,
-            key: Some(key),
-            codecs: [(version, codec)].into(),
+            key: Some(key.clone()),
+            codecs: [(version, codec.clone())].into(),
         };
         catalog.tables.insert(name.to_owned(), entry.clone());
+        room::check(&core.shared, catalog, Growth::Table)?;
+        Ok(entry)
+    };
+    // Before anything is written for it.
+    insert(&mut core.catalog())?;
+    catalog::save_shape(&*core.shared.engine, &shape)?;
+    core.shared.flush()?;
+    let decide = |catalog: &mut Catalog| {
+        let entry = insert(catalog)?;
         let route = Route { epoch: 1, ..core.route_of(catalog, name)? };
         let state = Arc::new(TableState::new(name, Arc::clone(&core.shared), route));
         let event = Event::new("create table", name).count("version", u64::from(version));
@@ -151,7 +166,8 @@ pub(crate) fn create(core: &Core, name: &str, new: NewTable) -> Result<(Arc<Tabl
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Error, Plain, Store, Table, engine::MemoryEngine};
+    use crate::engine::MemoryEngine;
+    use crate::{Error, Plain, Store, Table};
 
     /// A handle is being opened while its table is dropped, or renamed, and another one made under the name.
     #[test]

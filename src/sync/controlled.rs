@@ -6,7 +6,7 @@
 //! have waited for a while, and a store at rest is not taken for a deadlock.
 //!
 //! shuttle has one order of all events (every atomic is sequentially consistent). What weaker orders could do is argued
-//! in docs/reliability.md.
+//! in docs/lab/reliability.md.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -244,7 +244,7 @@ pub(crate) mod thread {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    pub(crate) use shuttle::thread::{Thread, ThreadId, current, yield_now};
+    pub(crate) use shuttle::thread::{ThreadId, current, yield_now};
 
     /// Gives the turn away, so that a thread that waits by sleeping does not keep the others from what it waits for.
     pub(crate) fn sleep(_while: Duration) {
@@ -285,10 +285,6 @@ pub(crate) mod thread {
     impl<R> JoinHandle<R> {
         pub(crate) fn join(self) -> std::thread::Result<R> {
             self.inner.join()
-        }
-
-        pub(crate) fn thread(&self) -> &Thread {
-            self.inner.thread()
         }
 
         pub(crate) fn is_finished(&self) -> bool {

@@ -1,4 +1,4 @@
-//! The old program: its sources know only the first version of a user. Run by tests/it/old_binary.rs.
+//! The old program: its sources know only the first version of a user. Run by tests/it/migration/old_binary.rs.
 
 mod shell;
 mod user_v1;

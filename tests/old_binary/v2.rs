@@ -1,4 +1,4 @@
-//! The new program: it knows two versions of a user, and migrates. Run by tests/it/old_binary.rs.
+//! The new program: it knows two versions of a user, and migrates. Run by tests/it/migration/old_binary.rs.
 
 mod shell;
 mod user_v1;

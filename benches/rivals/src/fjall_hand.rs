@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use exuvia::bench::subjects::{Person, Scratch, decode, encode, key_of};
-use exuvia::bench::{Contender, Failure, Refusal, StepKind, Steps, Subject};
+use exuvia_bench::subjects::{Person, Scratch, decode, encode, key_of};
+use exuvia_bench::{Contender, Failure, Refusal, StepKind, Steps, Subject};
 use fjall::compaction::filter::{
     CompactionFilter, CompactionFilterResult, Context, Factory, ItemAccessor, Verdict,
 };

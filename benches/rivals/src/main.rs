@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use exuvia::Store;
-use exuvia::bench::subjects::{BareSledOptions, Writes, bare_sled, exuvia_fjall, exuvia_sled};
-use exuvia::bench::{Arrivals, Contender, Failure, Mix, Outputs, Pace, Report, Settings};
+use exuvia_bench::subjects::{BareSledOptions, Writes, bare_sled, exuvia_fjall, exuvia_sled};
+use exuvia_bench::{Arrivals, Contender, Failure, Mix, Outputs, Pace, Report, Settings};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measure how long reads and writes wait while records are migrated, in several stores")]
@@ -153,7 +153,7 @@ fn run(cli: &Cli) -> Result<bool, Failure> {
     if let Some(report) = Report::read_all(&cli.show)? {
         println!("{report}\n{}", offers::table(&report));
         if let Some(directory) = &cli.svg {
-            exuvia::bench::pictures(&report, directory)?;
+            exuvia_bench::pictures(&report, directory)?;
         }
         return Ok(report.verified());
     }
@@ -163,7 +163,7 @@ fn run(cli: &Cli) -> Result<bool, Failure> {
     if !cli.subjects.is_empty() {
         contenders.retain(|contender| cli.subjects.iter().any(|name| name == contender.name()));
     }
-    let report = exuvia::bench::run(&contenders, &cli.settings(), cli.rounds, &|at| {
+    let report = exuvia_bench::run(&contenders, &cli.settings(), cli.rounds, &|at| {
         eprintln!("round {}: {}, {}", at.round + 1, at.subject, at.stage);
     })?;
     let outputs =

@@ -11,8 +11,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use exuvia::bench::subjects::{Person, PersonV1, PersonV2, Scratch};
-use exuvia::bench::{Ability, Contender, Failure, Refusal, StepKind, Steps, Subject};
+use exuvia_bench::subjects::{Person, PersonV1, PersonV2, Scratch};
+use exuvia_bench::{Ability, Contender, Failure, Refusal, StepKind, Steps, Subject};
 use native_db::{Builder, Database, Models, ToKey, native_db};
 use native_model::{Model, native_model};
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use exuvia::bench::{Latencies, Operation, Report, SubjectReport};
+use exuvia_bench::{Latencies, Operation, Report, SubjectReport};
 
 /// The second table: rollback (as measured, or why not), and the longest that a read and a write waited between `begin` and the
 /// end of the backfill, beside the longest of the idle phase.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use exuvia::bench::subjects::{Person, Scratch, decode, encode};
-use exuvia::bench::{Contender, Failure, Refusal, StepKind, Steps, Subject};
+use exuvia_bench::subjects::{Person, Scratch, decode, encode};
+use exuvia_bench::{Contender, Failure, Refusal, StepKind, Steps, Subject};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::ticker::Ticker;

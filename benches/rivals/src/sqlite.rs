@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use exuvia::bench::subjects::{Person, PersonV1, PersonV2, Scratch};
-use exuvia::bench::{Ability, Contender, Failure, Refusal, StepKind, Steps, Subject};
+use exuvia_bench::subjects::{Person, PersonV1, PersonV2, Scratch};
+use exuvia_bench::{Ability, Contender, Failure, Refusal, StepKind, Steps, Subject};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 const V1: &str = "SELECT key, name, height, note FROM people";

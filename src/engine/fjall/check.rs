@@ -9,8 +9,8 @@ use std::path::Path;
 use super::batches::{Depth, Extent};
 use super::mark::Mark;
 use super::{journal, manifest};
-use crate::core::now_ms;
-use crate::engine::EngineResult;
+use crate::clock::now_ms;
+use crate::engine::{EngineResult, synced};
 use crate::error::{EngineError, EngineErrorKind};
 
 /// How often a look that finds a loss begins again: whoever has the directory open changes it meanwhile.
@@ -34,7 +34,11 @@ pub(super) fn check(directory: &Path, place: &str) -> EngineResult<Found> {
         looks += 1;
         match looked {
             Ok(found) => return Ok(found),
-            Err(loss) if looks == LOOKS_MAX => return Err(lost(directory, place, &loss)),
+            Err((loss, true)) if looks == LOOKS_MAX => return Err(synced::lost(directory, place, &loss)),
+            Err((loss, false)) if looks == LOOKS_MAX => {
+                let message = format!("{place}: {loss}; restore the store from a copy, or salvage it");
+                return Err(EngineError::new(EngineErrorKind::Corrupt, message));
+            }
             Err(_) => {}
         }
     }
@@ -57,23 +61,14 @@ fn check_count(directory: &Path, place: &str) -> EngineResult<()> {
     Err(EngineError::new(EngineErrorKind::Limit, message))
 }
 
-/// The error for something that was flushed and is not there.
-pub(super) fn lost(directory: &Path, place: &str, what: &str) -> EngineError {
-    let message = format!(
-        "{place}: {what}, and with it records that were flushed: restore the store from a copy; or, to go on with what is \
-         left, copy {} for safety, remove its files synced.0 and synced.1, and open it again",
-        directory.display()
-    );
-    EngineError::new(EngineErrorKind::Corrupt, message)
-}
-
-fn look(directory: &Path) -> io::Result<Result<Found, String>> {
+/// A loss comes with whether it is one by the mark only.
+fn look(directory: &Path) -> io::Result<Result<Found, (String, bool)>> {
     let unmarked = || Mark { highest: now_ms(), ..Mark::default() };
-    let marked = Mark::read(directory)?.map_or_else(unmarked, |(_, mark)| mark);
+    let marked = synced::read(directory)?.map_or_else(unmarked, |(_, mark)| mark);
     for tree in [0].iter().chain(&marked.trees) {
         let current = Path::new("keyspaces").join(tree.to_string()).join("current");
         if !directory.join(&current).try_exists()? {
-            return Ok(Err(format!("{} is missing", current.display())));
+            return Ok(Err((format!("{} is missing", current.display()), *tree != 0)));
         }
     }
     let journals = journal::list(directory)?;
@@ -85,9 +80,8 @@ fn look(directory: &Path) -> io::Result<Result<Found, String>> {
             extent.read_on(&file, Depth::Checksums, synced.bytes)?;
             if (extent.bytes, extent.heads) != (synced.bytes, synced.heads) {
                 let (whole, synced) = (extent.bytes, synced.bytes);
-                return Ok(Err(format!(
-                    "{number}.jnl is damaged: {whole} bytes can be read, of {synced} flushed"
-                )));
+                let what = format!("{number}.jnl is damaged: {whole} bytes can be read, of {synced} flushed");
+                return Ok(Err((what, true)));
             }
         }
         extent.read_on(&file, Depth::Checksums, u64::MAX)?;
@@ -99,7 +93,7 @@ fn look(directory: &Path) -> io::Result<Result<Found, String>> {
     if newest.is_none() || missing.last().copied() > newest {
         // fjall never removes the newest.
         let number = missing.last().map_or("the journal".to_owned(), |number| format!("{number}.jnl"));
-        return Ok(Err(format!("{number} is missing")));
+        return Ok(Err((format!("{number} is missing"), newest.is_some())));
     }
     let mut gone = BTreeMap::new();
     for (tree, last) in missing.iter().filter_map(|number| marked.journals.get(number)).flat_map(|e| &e.last)

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fjall::{AbstractTree, Database, KeyspaceCreateOptions};
+use fjall::{Database, KeyspaceCreateOptions};
 
+use super::EngineResult;
 use super::FjallOptions;
 use super::fence::{self, Access, Fence};
-use super::{EngineResult, check};
+use super::hidden;
+use crate::engine::synced;
 
 /// Threads that write and merge sorted files.
 const WORKER_THREADS: usize = 1;
@@ -25,10 +27,11 @@ fn open_with_threads(
     options: &FjallOptions,
     place: &str,
 ) -> EngineResult<Database> {
+    // One syncs.
+    crate::engine::threads::check(place, threads + 1)?;
     let open = || {
-        Database::builder(directory)
+        hidden::builder(directory, threads)
             .cache_size(options.cache_bytes)
-            .worker_threads_unchecked(threads)
             // Above that its thread would ask itself for memtables to be sealed: point 6.
             .max_journaling_size(u64::MAX)
             .open()
@@ -38,6 +41,11 @@ fn open_with_threads(
         Ok(Err(e)) => Err(fence::translate(place, e)),
         Err(panic) => Err(fence::from_panic(place, &*panic)),
     }
+}
+
+/// Closes it, and waits for its threads. It may panic then.
+pub(super) fn close(db: Database) {
+    drop(catch_unwind(AssertUnwindSafe(|| drop(db))));
 }
 
 /// Checks that fjall removed journals itself, when all they held was in sorted files: `last` says up to where, by tree.
@@ -53,9 +61,9 @@ pub(super) fn check_sorted_files(
     for name in fence.call(Access::Read, "", || Ok(db.list_keyspace_names()))? {
         let keyspace =
             fence.call(Access::Read, &name, || db.keyspace(&name, KeyspaceCreateOptions::default))?;
-        let last = last.get(&keyspace.id()).copied();
-        if last > keyspace.tree.get_highest_persisted_seqno() {
-            return Err(check::lost(directory, place, "a journal is missing"));
+        let last = last.get(&hidden::number(&keyspace)).copied();
+        if last > hidden::last_write_in_files(&keyspace) {
+            return Err(synced::lost(directory, place, "a journal is missing"));
         }
     }
     Ok(())

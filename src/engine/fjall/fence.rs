@@ -6,8 +6,9 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use fjall::{Error as FjallError, LsmError};
+use fjall::Error as FjallError;
 
+use super::hidden::LsmError;
 use crate::engine::EngineResult;
 pub(super) use crate::engine::stops::Access;
 use crate::engine::stops::{self, Stops};
@@ -28,6 +29,10 @@ pub(super) struct Fence {
 impl Fence {
     pub(super) fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), ..Self::default() }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Every call into fjall. `tree` is only looked at after a failure.

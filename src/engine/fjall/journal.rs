@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::batches::Depth;
-use super::mark::{Mark, MarkFiles};
+use super::mark::Mark;
 use crate::engine::draft::sync_directory;
+use crate::engine::synced::MarkFiles;
 
 pub(super) struct Journals {
     directory: PathBuf,
@@ -28,8 +29,26 @@ struct State {
     /// Kept open: a handle is told of a failed write-back since it was opened.
     newest: Option<(u64, File)>,
     mark: Mark,
-    files: MarkFiles,
+    files: MarkFiles<Mark>,
+    /// Given up for a listing where the process may open no more files: a flush must not fail for that.
+    spare: Option<File>,
 }
+
+/// [`list`], also where the process may open no more files.
+fn list_with(spare: &mut Option<File>, directory: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
+    let found = list(directory);
+    let exhausted = |e: &io::Error| cfg!(unix) && matches!(e.raw_os_error(), Some(EMFILE | ENFILE));
+    if !found.as_ref().is_err_and(exhausted) || spare.take().is_none() {
+        return found;
+    }
+    let found = list(directory);
+    *spare = File::open(directory).ok();
+    found
+}
+
+/// The process, or the system, may open no more files.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
 
 /// The journals of a directory, oldest first.
 pub(super) fn list(directory: &Path) -> io::Result<BTreeMap<u64, PathBuf>> {
@@ -59,7 +78,7 @@ impl Journals {
         if let Some(parent) = directory.parent() {
             sync_directory(parent)?;
         }
-        let state = State { newest: None, mark, files };
+        let state = State { newest: None, mark, files, spare: File::open(directory).ok() };
         Ok(Self { directory: directory.to_owned(), state: Mutex::new(state) })
     }
 
@@ -67,8 +86,8 @@ impl Journals {
     /// reading what was written since, an `fdatasync`, and, if anything was written since, a write that is not synced.
     pub(super) fn sync(&self) -> io::Result<bool> {
         let mut state = self.state.lock();
-        let State { newest, mark, files } = &mut *state;
-        let found = list(&self.directory)?;
+        let State { newest, mark, files, spare } = &mut *state;
+        let found = list_with(spare, &self.directory)?;
         let (number, path) = found.last_key_value().ok_or(io::ErrorKind::NotFound)?;
         let begun = newest.as_ref().is_some_and(|(known, _)| known != number);
         for (older, path) in found.range(..number) {

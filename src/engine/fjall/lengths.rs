@@ -2,7 +2,7 @@
 //! much the process ends. Found by the corruption campaign. To be looked at before fjall opens a directory.
 //!
 //! - In a journal, the length of a value (4 bytes). What goes beyond the end of the file is what fjall would take for the torn
-//!   end of the journal once it had the memory, and would cut off: so it is cut off here. Not an error: a loss of power can
+//!   end of the journal once it had the memory, and would cut off: so it is cut off before that. Not an error: a loss of power can
 //!   leave a journal in which a value is taken for an entry.
 //! - In a sorted file, the number of sections in its table of contents (4 bytes). It cannot be wrong by a loss of power, which
 //!   leaves zeroes: so it is damage.
@@ -14,25 +14,41 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{EngineError, EngineErrorKind};
 
 const TRAILER_BYTES: i64 = 38;
 const SECTION_BYTES_MIN: u64 = 18;
 
-pub(super) fn check(directory: &Path, place: &str) -> Result<(), EngineError> {
+/// A journal that has to be cut before fjall opens it.
+pub(super) struct Overlong {
+    journal: PathBuf,
+    at: u64,
+}
+
+impl Overlong {
+    pub(super) fn cut(&self) -> io::Result<()> {
+        let file = File::options().write(true).open(&self.journal)?;
+        file.set_len(self.at)?;
+        file.sync_all()
+    }
+}
+
+/// Changes nothing.
+pub(super) fn check(directory: &Path, place: &str) -> Result<Vec<Overlong>, EngineError> {
     let io = |e: io::Error| EngineError::io(place, e);
+    let mut found = Vec::new();
     for entry in directory.read_dir().map_err(io)? {
         let path = entry.map_err(io)?.path();
         if path.extension().is_some_and(|extension| extension == "jnl")
             && let Some(at) = overlong(&path).map_err(io)?
         {
-            cut(directory, &path, at).map_err(io)?;
+            found.push(Overlong { journal: path, at });
         }
     }
     let Some(trees) = listed(&directory.join("keyspaces")).map_err(io)? else {
-        return Ok(());
+        return Ok(found);
     };
     for tree in trees {
         for table in listed(&tree.map_err(io)?.path().join("tables")).map_err(io)?.into_iter().flatten() {
@@ -46,7 +62,7 @@ pub(super) fn check(directory: &Path, place: &str) -> Result<(), EngineError> {
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn listed(directory: &Path) -> io::Result<Option<std::fs::ReadDir>> {
@@ -96,28 +112,15 @@ fn overlong(path: &Path) -> io::Result<Option<u64>> {
     Ok(None)
 }
 
-/// Whoever has the directory open is left alone: fjall says so then.
-fn cut(directory: &Path, journal: &Path, at: u64) -> io::Result<()> {
-    let lock = match File::options().read(true).write(true).open(directory.join("lock")) {
-        Err(e) if e.kind() == ErrorKind::NotFound => None,
-        other => Some(other?),
-    };
-    if lock.as_ref().is_some_and(|lock| lock.try_lock().is_err()) {
-        return Ok(());
-    }
-    let file = File::options().write(true).open(journal)?;
-    file.set_len(at)?;
-    file.sync_all()
-}
-
 /// Whether a sorted file's table of contents has more sections than room.
 fn is_overfull(path: &Path) -> io::Result<bool> {
     let mut file = match File::open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
-    let len = file.metadata()?.len();
-    if !path.is_file() || len < TRAILER_BYTES.cast_unsigned() {
+    let meta = file.metadata()?;
+    let len = meta.len();
+    if !meta.is_file() || len < TRAILER_BYTES.cast_unsigned() {
         return Ok(false);
     }
     file.seek(SeekFrom::End(-TRAILER_BYTES))?;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::{FjallEngine, FjallOptions, QUEUE_PLACES};
 use crate::engine::Engine;
-use crate::{CastError, EngineErrorKind, Error, NewWrites, Origin, Store, Table, Version};
+use crate::engine::EngineErrorKind;
+use crate::migration::NewWrites;
+use crate::{CastError, Error, Origin, Store, Table, Version};
 
 struct Scratch(PathBuf);
 
@@ -63,9 +65,9 @@ fn open(scratch: &Scratch, trees_max: usize) -> Store {
 
 fn is_limit<T>(result: crate::Result<T>) {
     let error = result.map(drop).expect_err("there is no room");
-    assert!(matches!(&error, Error::Engine(e) if e.kind() == EngineErrorKind::Limit), "{error:?}");
+    assert!(matches!(&error, Error::Limit { .. }), "{error:?}");
     let said = error.to_string();
-    for part in ["trees are the most on fjall", "drop tables", "another engine", "nothing was changed"] {
+    for part in ["trees", "drop tables", "to an engine with more trees", "nothing was written"] {
         assert!(said.contains(part), "{part:?} is not in: {said}");
     }
 }
@@ -73,8 +75,8 @@ fn is_limit<T>(result: crate::Result<T>) {
 #[test]
 fn at_the_limit_of_trees_tables_and_migrations_are_refused_and_nothing_is_lost() {
     let scratch = Scratch::new("trees");
-    // The catalog's and the ledger's, and those of two tables.
-    let store = open(&scratch, 4);
+    // The catalog's and the ledger's, those of two tables, and what is kept for a migration of one and a clear.
+    let store = open(&scratch, 7);
     let first: Table<u64, CountV1> = store.table("first").expect("made");
     let second: Table<u64, CountV1> = store.table("second").expect("made");
     let check = |store: &Store| {
@@ -91,17 +93,34 @@ fn at_the_limit_of_trees_tables_and_migrations_are_refused_and_nothing_is_lost()
         table.put(&1, &CountV1(7)).expect("written");
     }
     let newer: Table<u64, CountV2> = store.table("first").expect("there");
+    let newer_second: Table<u64, CountV2> = store.table("second").expect("there");
     for _ in 0..2 {
         is_limit(store.table::<u64, CountV1>("third"));
-        is_limit(store.migration("widen").table(&newer).begin());
+        is_limit(store.migration("widen").table(&newer).table(&newer_second).begin());
         check(&store);
     }
-    drop((first, newer));
+    drop((first, newer, newer_second));
     drop(second);
     store.close().expect("closed");
 
-    let store = open(&scratch, 4);
+    let store = open(&scratch, 7);
     check(&store);
+    // One of them has room, with its quarantine, and then there is room for no other, but for a clear.
+    let newer: Table<u64, CountV2> = store.table("first").expect("there");
+    let newer_second: Table<u64, CountV2> = store.table("second").expect("there");
+    let migration = store.migration("first").table(&newer).paused().begin().expect("begun");
+    is_limit(store.migration("widen").table(&newer_second).begin());
+    // A name takes no tree.
+    store.rename_table("second", "the second").expect("renamed");
+    store.rename_table("the second", "second").expect("renamed");
+    newer_second.clear().expect("cleared");
+    newer_second.put(&1, &CountV2(7)).expect("written");
+    migration.rollback().expect("rolled back");
+    migration.abandon(NewWrites::Discard).expect("planned").execute().expect("abandoned");
+    drop((newer, newer_second));
+    while store.is_sweeping() {
+        std::thread::yield_now();
+    }
     is_limit(store.table::<u64, CountV1>("third"));
     // What the error says helps.
     store.drop_table("second").expect("dropped");
@@ -126,15 +145,22 @@ fn at_the_limit_of_trees_tables_and_migrations_are_refused_and_nothing_is_lost()
 fn a_backfill_without_room_for_a_quarantine_is_refused_and_goes_on_where_there_is_room() {
     let scratch = Scratch::new("quarantine");
     let counts = |store: &Store| (store.table::<u64, CountV1>("t"), store.table::<u64, CountV2>("t"));
-    // The catalog's and the ledger's, the base and the overlay.
-    let store = open(&scratch, 4);
+    let store = open(&scratch, 7);
     let (old, new) = counts(&store);
     let (old, new) = (old.expect("made"), new.expect("there"));
     for id in 10..20 {
         old.put(&id, &CountV1(u32::try_from(id).expect("small"))).expect("written");
     }
     let migration = store.migration("widen").table(&new).paused().begin().expect("begun");
-    is_limit(migration.step(100));
+    drop((old, new, migration));
+    store.close().expect("closed");
+    // The catalog's and the ledger's, the base and the overlay: as a release that kept no room for a quarantine left it.
+    let store = open(&scratch, 4);
+    let (old, new) = counts(&store);
+    let (old, new) = (old.expect("made"), new.expect("there"));
+    let migration = store.open_migration("widen").expect("open");
+    let full = migration.step(100).expect_err("there is no room");
+    assert!(matches!(&full, Error::Engine(e) if e.kind() == EngineErrorKind::Limit), "{full:?}");
     assert_eq!((old.len().expect("read"), new.get(&12).expect("read")), (10, Some(CountV2(12))));
     assert_eq!(old.get(&13).expect("read"), Some(CountV1(13)));
     drop((old, new, migration));

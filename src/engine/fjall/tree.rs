@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use fjall::{AbstractTree, Keyspace, Readable};
+use fjall::{Keyspace, Readable};
 
 use super::fence::{self, Access, Fence};
-use super::{Shared, keys};
-use crate::engine::{EngineResult, KeyRange, Page, Snapshot, Tree, Value, range};
+use super::{CAPABILITIES, KEY_BYTES_MAX, Shared, hidden, keys};
+use crate::engine::{EngineResult, KeyRange, Page, Snapshot, Tree, Value, arguments};
 
 /// So many full memtables of a tree may wait to be written. At four fjall itself lets writers wait, by a tenth of a
 /// second at a time, and for ever if its threads have failed.
@@ -31,12 +31,12 @@ pub(super) struct Records {
 
 impl Records {
     pub(super) fn new(name: String, keyspace: Keyspace) -> Self {
-        let filled = AtomicU64::new(keyspace.tree.active_memtable().size());
+        let filled = AtomicU64::new(hidden::memtable_bytes(&keyspace));
         Self { keyspace, name, filled, dropped: AtomicBool::new(false) }
     }
 
     pub(super) fn number(&self) -> u64 {
-        self.keyspace.id()
+        hidden::number(&self.keyspace)
     }
 
     /// To be called with all stripes held.
@@ -54,8 +54,8 @@ impl Records {
     /// Whether fjall is about to let writers of this tree wait.
     pub(super) fn is_behind(&self) -> bool {
         // Runs come from memtables only, so it is soon enough to count them when one waits.
-        let sealed = self.keyspace.sealed_memtable_count();
-        sealed >= SEALED_MAX || sealed > 0 && self.keyspace.tree.l0_run_count() >= RUNS_MAX
+        let sealed = hidden::sealed_memtables(&self.keyspace);
+        sealed >= SEALED_MAX || sealed > 0 && hidden::unmerged_runs(&self.keyspace) >= RUNS_MAX
     }
 
     /// Counts a write that is about to be made. Answers, to one caller, that the memtable is full before it.
@@ -112,9 +112,12 @@ pub(super) struct FjallTree {
 impl Tree for FjallTree {
     #[inline]
     fn get(&self, key: &[u8]) -> EngineResult<Option<Value>> {
-        let key = keys::stored(key);
         let (records, shared) = (&*self.records, &*self.shared);
         records.check()?;
+        if !arguments::may_hold(KEY_BYTES_MAX, key) {
+            return Ok(None);
+        }
+        let key = keys::stored(key);
         let before = shared.stripes.before_read();
         let mut found = records.find(&shared.fence, &key)?;
         if !shared.stripes.was_quiet(before) {
@@ -125,7 +128,7 @@ impl Tree for FjallTree {
     }
 
     fn put(&self, key: &[u8], value: &[u8]) -> EngineResult<()> {
-        super::check_write(key, Some(value))?;
+        arguments::check_write(&CAPABILITIES, key, Some(value))?;
         let key = keys::stored(key);
         self.shared.admit(&self.records, &key, Some(value))?;
         let _held = self.shared.stripes.hold_one(self.records.number(), &key);
@@ -133,7 +136,7 @@ impl Tree for FjallTree {
     }
 
     fn delete(&self, key: &[u8]) -> EngineResult<()> {
-        super::check_write(key, None)?;
+        arguments::check_write(&CAPABILITIES, key, None)?;
         let key = keys::stored(key);
         self.shared.admit(&self.records, &key, None)?;
         let _held = self.shared.stripes.hold_one(self.records.number(), &key);
@@ -141,7 +144,7 @@ impl Tree for FjallTree {
     }
 
     fn compare_and_swap(&self, key: &[u8], old: Option<&[u8]>, new: Option<&[u8]>) -> EngineResult<bool> {
-        super::check_write(key, new)?;
+        arguments::check_write(&CAPABILITIES, key, new)?;
         let key = keys::stored(key);
         let (records, shared) = (&*self.records, &*self.shared);
         shared.admit(records, &key, new)?;
@@ -160,9 +163,9 @@ impl Tree for FjallTree {
     fn scan(&self, range: KeyRange<'_>, reverse: bool, limit: usize, page: &mut Page) -> EngineResult<bool> {
         let (records, shared) = (&*self.records, &*self.shared);
         records.check()?;
-        if range::is_empty(range) {
+        let Some(range) = arguments::range(KEY_BYTES_MAX, range) else {
             return Ok(true);
-        }
+        };
         let bounds = keys::stored_range(range);
         let start = page.len();
         let before = shared.stripes.before_read();
@@ -196,7 +199,7 @@ impl FjallSnapshot {
 
 impl Snapshot for FjallSnapshot {
     fn get(&self, tree: &str, key: &[u8]) -> EngineResult<Option<Value>> {
-        let Some(records) = self.trees.get(tree) else {
+        let Some(records) = self.trees.get(tree).filter(|_| arguments::may_hold(KEY_BYTES_MAX, key)) else {
             return Ok(None);
         };
         let key = keys::stored(key);
@@ -213,9 +216,9 @@ impl Snapshot for FjallSnapshot {
         limit: usize,
         page: &mut Page,
     ) -> EngineResult<bool> {
-        let records = match self.trees.get(tree) {
-            Some(records) if !range::is_empty(range) => records,
-            _ => return Ok(true),
+        let found = self.trees.get(tree).zip(arguments::range(KEY_BYTES_MAX, range));
+        let Some((records, range)) = found else {
+            return Ok(true);
         };
         let bounds = keys::stored_range(range);
         self.shared.fence.call(Access::Read, tree, || {

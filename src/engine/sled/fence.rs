@@ -48,6 +48,11 @@ impl Fence {
         self.stops.stop(Access::Read, reason);
     }
 
+    /// Nothing more is to be written, for a reason that sled does not know of; what is in memory is sound.
+    pub(super) fn stop_writes(&self, reason: &str) {
+        self.stops.stop(Access::Write, reason);
+    }
+
     /// What closing may ask of sled.
     pub(super) fn ending(&self) -> Ending {
         // With a global error set sled does no more I/O, and waits for none.
@@ -110,13 +115,17 @@ fn is_damage(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::NotFound)
 }
 
+pub(super) fn locked() -> EngineError {
+    EngineError::new(EngineErrorKind::Locked, "the directory is open in another process or handle")
+}
+
 /// sled's error as ours.
 pub(super) fn translate(place: &str, error: sled::Error) -> EngineError {
     match error {
         sled::Error::Io(e)
             if e.kind() == ErrorKind::Other && e.to_string().contains("could not acquire lock") =>
         {
-            EngineError::new(EngineErrorKind::Locked, "the directory is open in another process or handle")
+            locked()
         }
         sled::Error::Io(e) if is_damage(&e) => EngineError::new(
             EngineErrorKind::Corrupt,

@@ -13,6 +13,26 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use crate::engine::draft::sync_directory;
+use crate::engine::synced::{MarkFiles, Marked, Numbers};
+
+/// The [mark](crate::engine::synced) of sled's log. Format: magic bytes, turn, position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Synced {
+    /// All of the log before this position is durable.
+    pub(super) up_to: i64,
+}
+
+impl Marked for Synced {
+    const MAGIC: [u8; 8] = *b"EXUVIASL";
+
+    fn numbers(&self, put: &mut dyn FnMut(u64)) {
+        put(self.up_to.cast_unsigned());
+    }
+
+    fn from_numbers(numbers: &mut Numbers<'_>) -> Option<Self> {
+        Some(Self { up_to: numbers.next()?.cast_signed() })
+    }
+}
 
 /// Handles of our own on sled's files.
 pub(super) struct Files {
@@ -21,6 +41,7 @@ pub(super) struct Files {
     /// The blobs that a flush has already made durable. A blob is never rewritten, and its name is not used
     /// again while the store is open.
     synced: Mutex<HashSet<OsString>>,
+    mark: Mutex<MarkFiles<Synced>>,
 }
 
 impl Files {
@@ -30,19 +51,21 @@ impl Files {
         let log = File::options().read(true).write(true).open(directory.join("db"))?;
         log.sync_all()?;
         File::open(directory.join("conf"))?.sync_all()?;
+        let mark = Mutex::new(MarkFiles::open(directory)?);
         sync_directory(&directory.join("blobs"))?;
         sync_directory(directory)?;
         if let Some(parent) = directory.canonicalize()?.parent() {
             sync_directory(parent)?;
         }
-        Ok(Self { directory: directory.to_owned(), log, synced: Mutex::new(HashSet::new()) })
+        Ok(Self { directory: directory.to_owned(), log, synced: Mutex::new(HashSet::new()), mark })
     }
 
-    /// Makes durable what sled has written. Blobs first: the log points to them.
+    /// Makes durable what sled has written, the log up to `reached` at least, and marks that. Blobs first: the log points to
+    /// them.
     ///
     /// Cost: one `fdatasync` of the log, one listing of the blob directory, and one `fdatasync` for each blob
     /// that is new. The lock is held for that, so that a concurrent flush does not answer for blobs of this one.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync(&self, reached: i64) -> io::Result<()> {
         let blobs = self.directory.join("blobs");
         let mut synced = self.synced.lock();
         let mut present = HashSet::new();
@@ -64,7 +87,17 @@ impl Files {
             sync_directory(&blobs)?;
         }
         *synced = present;
-        self.log.sync_data()
+        self.log.sync_data()?;
+        if let Err(e) = self.mark.lock().write_if_changed(&Synced { up_to: reached }) {
+            // What was flushed is durable; only a later loss of it might not be noticed.
+            tracing::warn!(target: "exuvia", error = %e, "the mark of what was synced cannot be written");
+        }
+        Ok(())
+    }
+
+    /// Makes the mark durable, at the end.
+    pub(super) fn sync_mark(&self) -> io::Result<()> {
+        self.mark.lock().sync(&self.directory)
     }
 
     /// The bytes of all files.
@@ -83,22 +116,4 @@ impl Files {
         }
         Ok(bytes)
     }
-}
-
-/// sled's threads may hold on to the file for a moment after the last handle is gone.
-pub(in crate::engine) fn wait_for_close(directory: &Path) -> io::Result<()> {
-    let log = File::open(directory.join("db"))?;
-    log.lock()?;
-    log.unlock()
-}
-
-/// sled would take a snapshot that a crash left half-written for the newest one, and refuse it as damage.
-pub(super) fn remove_half_snapshots(directory: &Path) -> io::Result<()> {
-    for entry in directory.read_dir()? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "generating") {
-            std::fs::remove_file(path)?;
-        }
-    }
-    Ok(())
 }

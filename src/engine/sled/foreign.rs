@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::fence::{Access, Fence};
 use super::lifetime::{self, Ending};
+use super::opening::Opening;
+use super::recovery::Whose;
+use crate::engine::own_file;
 use crate::engine::{EngineResult, Page, Value};
 use crate::error::{EngineError, EngineErrorKind};
 
@@ -28,7 +31,11 @@ impl ForeignSled {
     pub(crate) fn open(directory: &Path, name: Option<&str>) -> EngineResult<Self> {
         let place = directory.display().to_string();
         let refuse = |kind, reason: &str| Err(EngineError::new(kind, format!("{place}: {reason}")));
-        if !directory.join(CONF).is_file() || !directory.join(LOG).is_file() {
+        let is_file = |name: &str| {
+            let found = own_file::look(&directory.join(name)).map_err(|e| EngineError::io(&*place, e))?;
+            Ok::<_, EngineError>(found.is_some())
+        };
+        if !is_file(CONF)? || !is_file(LOG)? {
             let reason = "is not the directory of a sled database (it has no files \"conf\" and \"db\")";
             return refuse(EngineErrorKind::Io, reason);
         }
@@ -52,7 +59,9 @@ impl ForeignSled {
             .cache_capacity(CACHE_BYTES)
             .segment_size(segment)
             .flush_every_ms(None);
-        let db = lifetime::open(&config, &directory, &place)?;
+        let mut opening = Opening::prepare(&directory, &place, segment, Whose::Foreign)?;
+        let db = opening.open(&config)?;
+        opening.done().map_err(|e| EngineError::io(&*place, e))?;
         let mut source = Self { held: None, fence: Fence::new(config), directory };
         let found = source.fence.call(Access::Read, name.unwrap_or_default(), || match name {
             None => db.open_tree(super::DEFAULT_TREE).map(|tree| Ok((tree, db.clone()))),

@@ -2,7 +2,7 @@
 //!
 //! sled takes `sync_file_range` for durable, says so in the headers of its segments, and at recovery trusts all of
 //! its log up to the segment that the last header speaks of. A power failure while log that a header calls stable
-//! still waits can leave a store that does not open at all, also what was flushed long before (docs/reliability.md
+//! still waits can leave a store that does not open at all, also what was flushed long before (docs/lab/reliability.md
 //! has the evidence). So log that waits is kept short, by two rules.
 //!
 //! By count, so that the syncs are small and lie beside the writers:
@@ -36,6 +36,7 @@ use super::SEGMENT_BYTES;
 use super::fence::{Access, Fence};
 use super::files::Files;
 use crate::engine::EngineResult;
+use crate::engine::owner::Owner;
 use crate::error::EngineError;
 
 const SOFT_BYTES: usize = SEGMENT_BYTES / 16;
@@ -45,11 +46,17 @@ const LARGE_BYTES: usize = 4096;
 /// What sled adds to a record in its log, at most.
 pub(super) const RECORD_OVERHEAD: usize = 64;
 
-/// The segment of the log's end on the disk, as far as sled knows.
+/// The last position of the log that is on the disk, as far as sled knows.
+#[inline]
+fn stable_position(db: &sled::Db) -> i64 {
+    // Not in sled's documentation, but public; the version is pinned.
+    db.context.pagecache.log.stable_offset()
+}
+
+/// The segment of that.
 #[inline]
 fn stable_segment(db: &sled::Db) -> i64 {
-    // Not in sled's documentation, but public; the version is pinned.
-    db.context.pagecache.log.stable_offset() / SEGMENT_BYTES as i64
+    stable_position(db) / SEGMENT_BYTES as i64
 }
 
 /// Frees what sled has replaced: old pages, and the buffers of whole segments.
@@ -80,6 +87,7 @@ pub(super) struct Pace {
     db: sled::Db,
     fence: Arc<Fence>,
     files: Files,
+    owner: Owner,
     waiting: AtomicUsize,
     /// The segment, counted from the log's beginning, that the last sync reached into.
     synced: AtomicI64,
@@ -91,13 +99,14 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    pub(super) fn new(db: sled::Db, fence: Arc<Fence>, files: Files) -> Self {
+    pub(super) fn new(db: sled::Db, fence: Arc<Fence>, files: Files, owner: Owner) -> Self {
         // What recovery left is synced before the first write: see the engine's `open`.
         let synced = AtomicI64::new(stable_segment(&db));
         Self {
             db,
             fence,
             files,
+            owner,
             waiting: AtomicUsize::new(0),
             synced,
             syncing: Mutex::new(()),
@@ -162,6 +171,8 @@ impl Pace {
     }
 
     fn sync_now(&self) -> EngineResult<()> {
+        self.fence.check(Access::Write)?;
+        self.owner.check().inspect_err(|e| self.fence.stop_writes(&e.to_string()))?;
         self.waiting.store(0, Ordering::Relaxed);
         if self.segments_waiting() > 0 {
             self.sync_files()?;
@@ -175,8 +186,10 @@ impl Pace {
 
     fn sync_files(&self) -> EngineResult<()> {
         self.fence.check(Access::Write)?;
-        let reached = stable_segment(&self.db);
-        self.files.sync().map_err(|e| {
+        // Read before the sync: a mark must never ask for more than is durable.
+        let stable = stable_position(&self.db);
+        let reached = stable / SEGMENT_BYTES as i64;
+        self.files.sync(stable + 1).map_err(|e| {
             // The kernel reports a failed write-back once and forgets the pages: a second try would answer "durable"
             // for data that is gone. So there is none.
             let error = EngineError::io("flush", e);
@@ -185,6 +198,12 @@ impl Pace {
         })?;
         self.synced.store(reached, Ordering::Release);
         Ok(())
+    }
+
+    /// Before the engine is closed: all of it is durable, and marked. Nothing is written any more.
+    pub(super) fn close(&self) -> EngineResult<()> {
+        self.sync()?;
+        self.files.sync_mark().map_err(|e| EngineError::io("close", e))
     }
 
     /// Starts the thread that syncs beside the writers.

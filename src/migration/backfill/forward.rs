@@ -5,23 +5,26 @@ use std::sync::Arc;
 
 use super::{Stepped, TableBackfill, describe};
 use crate::engine::{Page, Value};
-use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
-use crate::migration::turns::PAGE_RECORDS;
-use crate::route::{Open, Route};
-use crate::seeded::{Bug, bug};
-use crate::stats::BackgroundMeter;
+use crate::form::envelope::{self, Entry, Flags};
+use crate::pace::{Calls, PAGE_RECORDS};
+use crate::state::route::{Open, Route};
 
 impl TableBackfill<'_> {
     pub(super) fn forward(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         batch: usize,
         stepped: &mut Stepped,
     ) -> Result<()> {
         let backlog = &self.table.state.backlog;
+        if backlog.is_in_hand() {
+            // Whoever drove before panicked, and what was in its hand is nowhere.
+            backlog.demand_pass();
+            backlog.settle();
+        }
         let lower = {
             let mut pass = self.table.pass.lock();
             if pass.is_none() && backlog.wants_pass() {
@@ -34,29 +37,24 @@ impl TableBackfill<'_> {
             let mut page = Page::new();
             let bound = lower.as_ref().map(Vec::as_slice);
             let limit = batch.clamp(16, PAGE_RECORDS);
-            let scanned = self.scan(meter, &*open.overlay.tree, bound, limit, &mut page);
-            let next = page.last().map(|(key, _)| Bound::Excluded(key.to_vec()));
-            let result = scanned.and_then(|end| {
-                for (key, value) in page {
-                    stepped.records += 1;
-                    if self.bring_forward(meter, route, open, &key, value)?.is_none() {
-                        stepped.moved = true;
-                        break;
-                    }
+            let end = self.scan(calls, &*open.overlay.tree, bound, limit, &mut page)?;
+            for (key, value) in page {
+                if self.run.stopping() {
+                    return Ok(());
                 }
-                Ok(end)
-            });
-            match (result, next) {
-                (Ok(true), _) if !stepped.moved => *self.table.pass.lock() = None,
-                (Ok(false), Some(next)) if !stepped.moved => *self.table.pass.lock() = Some(next),
-                // This page has to be gone through again.
-                (result, _) => {
-                    result?;
+                stepped.records += 1;
+                if self.bring_forward(calls, route, open, &key, value)?.is_none() {
+                    stepped.moved = true;
+                    return Ok(());
                 }
+                *self.table.pass.lock() = Some(Bound::Excluded(key.to_vec()));
+            }
+            if end {
+                *self.table.pass.lock() = None;
             }
             return Ok(());
         }
-        while stepped.records < batch {
+        while stepped.records < batch && !self.run.stopping() {
             let Some(key) = self.table.state.backlog.pop() else {
                 self.table.state.backlog.settle();
                 stepped.caught_up = self.table.state.backlog.is_empty();
@@ -65,7 +63,7 @@ impl TableBackfill<'_> {
             stepped.records += 1;
             let overlay = Arc::clone(&open.overlay.tree);
             let done = match overlay.get(&key) {
-                Ok(Some(value)) => self.bring_forward(meter, route, open, &key, value),
+                Ok(Some(value)) => self.bring_forward(calls, route, open, &key, value),
                 Ok(None) => Ok(Some(())),
                 Err(e) => Err(e.into()),
             };
@@ -83,7 +81,7 @@ impl TableBackfill<'_> {
     /// Brings one overlay entry from `from` to `to`, unless it is there already. `None` if the epoch moved.
     pub(crate) fn bring_forward(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         key: &[u8],
@@ -100,27 +98,24 @@ impl TableBackfill<'_> {
                 return Ok(Some(()));
             }
             let main = (old.version(), old.main());
+            let check = self.table.state.checks_writes();
             let cast = match old.companion() {
                 Some((_, companion)) => {
-                    self.casts.merge(main, companion).map(|m| (m.record, m.dropped, false))
+                    self.casts.merge(main, companion, check).map(|m| (m.record, m.dropped, false))
                 }
-                None => self.casts.upcast(main).map(|record| (record, false, true)),
+                None => self.casts.upcast(main, check).map(|record| (record, false, true)),
             };
             let cast = cast.map_err(|e| describe(&e)).and_then(|(record, dropped, derived)| {
                 let flags = if derived { Flags::DERIVED } else { Flags::NONE };
                 let new = envelope::seal(key, flags, open.to, &record, Some((open.from, old.main())));
-                self.shared.check_size(key, &new).map(|()| (new, dropped)).map_err(|e| e.to_string())
+                let fits = self.shared.check_forms(key, &new, record.len(), old.main().len());
+                fits.map(|()| (new, dropped)).map_err(|e| e.to_string())
             });
             let done = match cast {
                 Ok((new, dropped)) => {
                     let overlay = Arc::clone(&open.overlay.tree);
-                    let swap = || {
-                        if bug(Bug::SwapUnchecked) {
-                            return overlay.put(key, &new).map(|()| true);
-                        }
-                        overlay.compare_and_swap(key, Some(old.bytes()), Some(&new))
-                    };
-                    let done = self.call(meter, route, swap)?;
+                    let swap = || overlay.compare_and_swap(key, Some(old.bytes()), Some(&new));
+                    let done = self.call(calls, route, swap)?;
                     if done == Some(true) {
                         let mut progress = self.table.progress.lock();
                         progress.counts.brought_forward += 1;
@@ -137,7 +132,7 @@ impl TableBackfill<'_> {
                     let failed =
                         envelope::seal(key, Flags::FAILED, old.version(), old.main(), old.companion());
                     let done =
-                        self.quarantine(meter, route, open, key, Some(old.bytes()), failed, Some(&reason))?;
+                        self.quarantine(calls, route, open, key, Some(old.bytes()), failed, Some(&reason))?;
                     if done == Some(true) {
                         self.table.progress.lock().counts.quarantined += 1;
                     }

@@ -4,50 +4,43 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::{PAGE_RECORDS, Stepped, TableBackfill};
-use crate::catalog::Progress;
 use crate::engine::{Page, Value};
-use crate::envelope::{self, Entry, Flags};
 use crate::error::Result;
-use crate::migration::run::save_progress;
-use crate::route::{Open, Route};
-use crate::stats::BackgroundMeter;
+use crate::form::envelope::{self, Entry, Flags};
+use crate::pace::Calls;
+use crate::state::catalog::Progress;
+use crate::state::route::{Open, Route};
 
 impl TableBackfill<'_> {
     pub(super) fn revert(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         batch: usize,
         stepped: &mut Stepped,
     ) -> Result<()> {
-        let lower = self.table.pass.lock().clone().unwrap_or(Bound::Unbounded);
+        let cursor = self.table.progress.lock().cursor.clone();
         let mut page = Page::new();
-        let bound = lower.as_ref().map(Vec::as_slice);
+        let bound = if cursor.is_empty() { Bound::Unbounded } else { Bound::Excluded(cursor.as_slice()) };
         let limit = batch.clamp(16, PAGE_RECORDS);
-        let end = self.scan(meter, &*open.overlay.tree, bound, limit, &mut page)?;
-        let next = page.last().map(|(key, _)| Bound::Excluded(key.to_vec()));
+        let end = self.scan(calls, &*open.overlay.tree, bound, limit, &mut page)?;
         for (key, value) in page {
+            if self.run.stopping() {
+                return Ok(());
+            }
             stepped.records += 1;
-            if self.revert_entry(meter, route, open, &key, value)?.is_none() {
+            if self.revert_entry(calls, route, open, &key, value)?.is_none() {
                 stepped.moved = true;
                 return Ok(());
             }
+            self.table.progress.lock().cursor = key.to_vec();
         }
-        if !end {
-            *self.table.pass.lock() = next;
-        } else {
-            *self.table.pass.lock() = None;
+        if end {
             self.page.clear();
             self.page_end = false;
             self.table.state.backlog.demand_pass();
-            let progress = {
-                let mut progress = self.table.progress.lock();
-                *progress = Progress::start();
-                progress.clone()
-            };
-            self.shared.flush()?;
-            save_progress(&self.shared, &self.table.overlay, &progress)?;
+            self.table.advance(Progress::start())?;
         }
         Ok(())
     }
@@ -55,7 +48,7 @@ impl TableBackfill<'_> {
     /// Takes one derived entry back to what it came from. What a writer changes meanwhile is not derived.
     fn revert_entry(
         &mut self,
-        meter: &BackgroundMeter,
+        calls: &mut Calls,
         route: &Route,
         open: &Open,
         key: &[u8],
@@ -71,13 +64,13 @@ impl TableBackfill<'_> {
             } else {
                 envelope::seal(key, Flags::NONE, old.version(), old.main(), old.companion())
             };
-            self.quarantine(meter, route, open, key, Some(old.bytes()), back, None)?.map(|_| ())
+            self.quarantine(calls, route, open, key, Some(old.bytes()), back, None)?.map(|_| ())
         } else if !old.is_derived() {
             Some(())
         } else {
             let back = old.companion().map(|(v, bytes)| envelope::seal(key, Flags::NONE, v, bytes, None));
             let swap = || overlay.compare_and_swap(key, Some(old.bytes()), back.as_deref());
-            self.call(meter, route, swap)?.map(|_| ())
+            self.call(calls, route, swap)?.map(|_| ())
         };
         Ok(done)
     }
