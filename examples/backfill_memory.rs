@@ -123,7 +123,7 @@ fn migrate(kind: &str, path: &Path) -> Result<(), AnyError> {
         let store = open(kind, path)?;
         let table: Table<u64, ItemV2> = store.table("items")?;
         before = memory("VmRSS:")?;
-        let migration = store.migration("metres").table(&table).paused().begin()?;
+        let migration = store.plan("metres").table(&table).paused().begin()?;
         migration.set_budget(Budget::unlimited())?;
         migration.unpause()?;
         let status = migration.wait()?;

@@ -63,7 +63,7 @@ fn main() -> Result<()> {
     // The laws hold on our own records.
     exuvia::laws::check::<PointV2>(&[Plain(Point { x: 1, y: -2 })], &[PointV2(Point { x: i32::MIN, y: 0 })])
         .expect("a lens");
-    let migration = store.migration("dense points").table(&new).begin()?;
+    let migration = store.plan("dense points").table(&new).begin()?;
     migration.wait()?;
     migration.contract()?.execute()?;
     assert_eq!(new.get(&7)?, Some(PointV2(Point { x: 700_000, y: -1 })));

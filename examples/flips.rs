@@ -62,7 +62,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             old.put(&id, &ItemV1 { name: format!("item {id}") })?;
         }
         let new: Table<u64, ItemV2> = store.table("items")?;
-        let migration = store.migration("checked").table(&new).paused().begin()?;
+        let migration = store.plan("checked").table(&new).paused().begin()?;
         migration.step(usize::try_from(records / 2)?)?;
         for n in 0..writes {
             new.put(&(n * 7919 % records), &ItemV2 { name: format!("written {n}"), checked: true })?;

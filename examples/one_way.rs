@@ -46,7 +46,7 @@ fn main() -> Result<()> {
     old.put(&1, &Plain(Reading { celsius: 20 }))?;
     let new: Table<u32, ReadingV2> = store.table("sensors")?;
 
-    let migration = store.migration("broken sensors").table(&new).one_way().begin()?;
+    let migration = store.plan("broken sensors").table(&new).one_way().begin()?;
     new.put(&2, &ReadingV2::Broken { since: 1_700_000_000 })?;
     migration.wait()?;
     println!("status says so: one_way = {}", migration.status()?.one_way);

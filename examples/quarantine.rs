@@ -18,7 +18,7 @@ fn main() -> Result<()> {
 
     // Three names cannot be split. The backfill passes them over and comes to its end.
     let new: Table<u64, UserV2> = store.table("users")?;
-    let migration = store.migration("split names").table(&new).begin()?;
+    let migration = store.plan("split names").table(&new).begin()?;
     let status = migration.wait()?;
     println!("{} of {} in quarantine", status.tables[0].counts.quarantined, status.tables[0].counts.copied);
     for next in new.quarantined() {

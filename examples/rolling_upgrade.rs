@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     assert_eq!(new.get(&7)?.unwrap().last, "Number7");
 
     // The schema is switched when we say so; both views go on working beside the backfill.
-    let migration = store.migration("split names").table(&new).why("search by last name").begin()?;
+    let migration = store.plan("split names").table(&new).why("search by last name").begin()?;
     let ada = UserV2 { first: "Ada".into(), last: "King".into(), email: Some("ada@example.org".into()) };
     new.put(&1, &ada)?;
     old.put(&2, &UserV1 { name: "Grace Hopper".into() })?;

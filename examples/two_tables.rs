@@ -52,7 +52,7 @@ fn main() -> Result<()> {
 
     let users: Table<u64, UserV2> = store.table("users")?;
     let orders: Table<(u64, u32), OrderV2> = store.table("orders")?;
-    let plan = store.migration("cents and names").table(&users).table(&orders).by("the release of May");
+    let plan = store.plan("cents and names").table(&users).table(&orders).by("the release of May");
     println!("expected to need at most {} bytes", plan.expected_bytes()?);
     let migration = plan.begin()?;
     for table in migration.wait()?.tables {

@@ -128,7 +128,7 @@ pub fn exuvia(path: &Path, count: u64) -> (Store, Table<u64, ItemV1>, Table<u64,
 
 /// An open migration that does nothing yet, and has no budget.
 pub fn begin<V: Version>(store: &Store, name: &str, to: &Table<u64, V>) -> Migration {
-    let migration = store.migration(name).table(to).paused().begin().expect("begins");
+    let migration = store.plan(name).table(to).paused().begin().expect("begins");
     migration.set_budget(Budget::unlimited()).expect("budget");
     migration
 }

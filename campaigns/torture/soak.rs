@@ -278,7 +278,7 @@ impl Soak {
             if abandon && !abandoned {
                 continue;
             }
-            let plan = new.plan(store.migration(&format!("{number}.{attempt}")));
+            let plan = new.plan(store.plan(&format!("{number}.{attempt}")));
             let migration = plan.begin()?;
             shared.views.write().unwrap().handles.push(Arc::clone(&new));
             shared.migrations.fetch_add(1, Ordering::SeqCst);

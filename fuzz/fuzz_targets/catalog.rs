@@ -128,11 +128,11 @@ fuzz_target!(|input: Input| {
         }
         if let Ok(table) = store.table::<u64, UserV2>(&name) {
             let _ = (table.get(&2), table.put(&3, &types::v2("Bob", "B", 1, None)), table.scan(..).count());
-            let _ = store.migration("another").table(&table).paused().begin();
+            let _ = store.plan("another").table(&table).paused().begin();
         }
     }
     for status in store.migrations().unwrap_or_default() {
-        if let Ok(migration) = store.open_migration(&status.name) {
+        if let Ok(migration) = store.migration(&status.name) {
             let _ = (migration.step(4), migration.rollback(), migration.resume(), migration.step(100));
             if let Ok(plan) = migration.contract() {
                 let _ = plan.execute();

@@ -120,7 +120,7 @@ impl Run {
             }
             Op::Begin if self.state == State::AtOne => {
                 self.number += 1;
-                let plan = self.store.migration(&format!("m{}", self.number)).table(&self.new);
+                let plan = self.store.plan(&format!("m{}", self.number)).table(&self.new);
                 self.migration = Some(plan.paused().begin().unwrap());
                 self.at_begin = self.users.clone();
                 self.state = State::Open;
@@ -174,7 +174,7 @@ impl Run {
         self.old = self.old.is_some().then(|| self.store.table("users").unwrap());
         self.new = self.store.table("users").unwrap();
         let name = format!("m{}", self.number);
-        self.migration = migrating.then(|| self.store.open_migration(&name).unwrap());
+        self.migration = migrating.then(|| self.store.migration(&name).unwrap());
     }
 
     fn check(&self) {

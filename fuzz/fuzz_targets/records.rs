@@ -70,7 +70,7 @@ fuzz_target!(|input: Input| {
     if phase != 4 && phase != 5 {
         look();
     }
-    if let Ok(migration) = store.open_migration("split") {
+    if let Ok(migration) = store.migration("split") {
         for _ in 0..8 {
             let _ = migration.step(4);
         }

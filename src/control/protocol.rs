@@ -132,7 +132,7 @@ pub(super) fn perform(store: &Store, request: Request, uid: Option<u32>) -> Resu
         (by, _) => by,
     };
     let migration = || -> Result<Migration, Refusal> {
-        Ok(store.open_migration(&request.migration)?.why(&request.why).by(&by))
+        Ok(store.migration(&request.migration)?.why(&request.why).by(&by))
     };
     let done = |migration: Migration| -> Result<Value, Refusal> { Ok(migration_json(&migration.status()?)) };
     match request.verb {

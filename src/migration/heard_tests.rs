@@ -31,7 +31,7 @@ impl Scene {
         let old: Table<u64, One> = store.table("t").unwrap();
         (0..RECORDS).for_each(|key| old.put(&key, &One(1)).unwrap());
         let new: Table<u64, Two> = store.table("t").unwrap();
-        let migration = store.migration("m").table(&new).paused().begin().unwrap();
+        let migration = store.plan("m").table(&new).paused().begin().unwrap();
         Scene { store, old, migration }
     }
 

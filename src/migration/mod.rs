@@ -91,7 +91,7 @@ impl Migration {
     /// ```no_run
     /// # fn main() -> exuvia::Result<()> {
     /// # let store = exuvia::Store::options().open_in(std::sync::Arc::new(exuvia::engine::MemoryEngine::new()))?;
-    /// store.open_migration("split names")?.why("last names are wrong").by("ada").rollback()?;
+    /// store.migration("split names")?.why("last names are wrong").by("ada").rollback()?;
     /// # Ok(())
     /// # }
     /// ```

@@ -19,7 +19,7 @@ use crate::state::ledger::Event;
 use crate::state::route::{Frontier, Kind, TableState};
 use crate::sync::Instant;
 
-/// Describes a migration; made by `Store::migration`, ended by [`Plan::begin`].
+/// Describes a migration; made by `Store::plan`, ended by [`Plan::begin`].
 #[must_use = "nothing happens until `begin` is called"]
 pub struct Plan {
     lease: Arc<Lease>,
@@ -339,7 +339,7 @@ mod tests {
         let store = options.open_in(Arc::new(MemoryEngine::new())).expect("opened");
         let _old: Table<u64, One> = store.table("t").expect("made");
         let new: Table<u64, Two> = store.table("t").expect("opened");
-        let migration = store.migration("m").table(&new).paused().begin().expect("begun");
+        let migration = store.plan("m").table(&new).paused().begin().expect("begun");
         let now = || store.core().runs.lock().get("m").expect("it is open").control().budget;
         assert_eq!(now(), Budget::default().core_share(0.5), "the store's");
         for budget in budgets {
@@ -361,7 +361,7 @@ mod tests {
         for number in 0..closed::KEPT + 3 {
             let _old: Table<u64, One> = store.table("t").expect("made");
             let new: Table<u64, Two> = store.table("t").expect("opened");
-            let migration = store.migration(&format!("m{number:02}")).table(&new).begin().expect("begun");
+            let migration = store.plan(&format!("m{number:02}")).table(&new).begin().expect("begun");
             assert_eq!(known(), store.core().catalog().migrations.into_keys().collect::<Vec<_>>());
             migration.wait().expect("complete");
             migration.contract().expect("planned").execute().expect("closed");

@@ -224,8 +224,8 @@ impl Store {
         self.core().catalog().tables.keys().cloned().collect()
     }
 
-    /// Starts to describe a migration; [`Plan::begin`] begins it.
-    pub fn migration(&self, name: &str) -> Plan {
+    /// Starts to describe a new migration; [`Plan::begin`] begins it. [`Store::migration`] finds one that was begun.
+    pub fn plan(&self, name: &str) -> Plan {
         Plan::new(Arc::clone(&self.lease), name)
     }
 
@@ -234,7 +234,7 @@ impl Store {
     /// # Errors
     ///
     /// There is none of this name.
-    pub fn open_migration(&self, name: &str) -> Result<Migration> {
+    pub fn migration(&self, name: &str) -> Result<Migration> {
         Migration::new(Arc::clone(&self.lease), name)
     }
 

@@ -58,10 +58,10 @@ impl Fields for UserV2 {
 
 fn more(store: &Store, users: &Table<u64, UserV2>, command: &[&str]) -> Result<String> {
     if command == ["begin"] {
-        let migration = store.migration("split").table(users).paused().begin()?;
+        let migration = store.plan("split").table(users).paused().begin()?;
         return Ok(migration.status()?.phase.to_string());
     }
-    let migration = store.open_migration("split")?;
+    let migration = store.migration("split")?;
     let status = match command {
         ["step", records] => migration.step(shell::number(records) as usize)?,
         ["backfill"] => {

@@ -173,13 +173,13 @@ impl Rig for Rigged {
         }
         let known = self.store.migrations().map_err(said("migrations"))?;
         let Some(open) = known.iter().find(|status| !status.phase.is_closed()) else {
-            let mut plan = self.store.migration(&format!("m{}", known.len()));
+            let mut plan = self.store.plan(&format!("m{}", known.len()));
             for table in &self.new {
                 plan = plan.table(table);
             }
             return plan.begin().map(drop).map_err(said("begin"));
         };
-        let migration = self.store.open_migration(&open.name).map_err(said("open migration"))?;
+        let migration = self.store.migration(&open.name).map_err(said("open migration"))?;
         match open.phase {
             Phase::Complete => migration.rollback().map_err(said("rollback")),
             Phase::Open if !go_on => migration.rollback().map_err(said("rollback")),

@@ -35,7 +35,7 @@ struct Airports {
 
 impl Airports {
     fn migration(&self, step: Step) -> Result<Migration, Failure> {
-        Ok(self.store.open_migration(step.name())?)
+        Ok(self.store.migration(step.name())?)
     }
 }
 
@@ -95,7 +95,7 @@ impl Rollout for Airports {
     }
 
     fn begin(&self, step: Step) -> Result<(), Failure> {
-        let plan = self.store.migration(step.name()).why(step.why());
+        let plan = self.store.plan(step.name()).why(step.why());
         let plan = match step.to() {
             View::V1 => plan.table(&self.v1),
             View::V2 => plan.table(&self.v2),

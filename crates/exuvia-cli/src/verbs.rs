@@ -128,7 +128,7 @@ pub(crate) fn budget(args: &BudgetArgs) -> Result<String, Failure> {
             Err(other) => return Err(other),
             Ok(store) => {
                 // If only to say that there is none of this name.
-                drop(store.open_migration(&args.of.migration)?);
+                drop(store.migration(&args.of.migration)?);
                 store.close()?;
                 return Err(Failure::Refused(format!(
                     "{}: no program has the store open, so no backfill of migration {} runs that could be retuned; nothing \
@@ -155,7 +155,7 @@ fn request(verb: impl fmt::Display, args: &VerbArgs) -> serde_json::Value {
 
 fn offline(verb: Verb, args: &VerbArgs) -> Result<String, Failure> {
     let store = open(&args.path)?;
-    let migration = store.open_migration(&args.migration)?.why(&args.why).by(args.by());
+    let migration = store.migration(&args.migration)?.why(&args.why).by(args.by());
     match verb {
         Verb::Rollback { fenced: false } => migration.rollback()?,
         Verb::Rollback { fenced: true } => migration.rollback_fenced()?,

@@ -96,7 +96,7 @@ fn at_the_limit_of_trees_tables_and_migrations_are_refused_and_nothing_is_lost()
     let newer_second: Table<u64, CountV2> = store.table("second").expect("there");
     for _ in 0..2 {
         is_limit(store.table::<u64, CountV1>("third"));
-        is_limit(store.migration("widen").table(&newer).table(&newer_second).begin());
+        is_limit(store.plan("widen").table(&newer).table(&newer_second).begin());
         check(&store);
     }
     drop((first, newer, newer_second));
@@ -108,8 +108,8 @@ fn at_the_limit_of_trees_tables_and_migrations_are_refused_and_nothing_is_lost()
     // One of them has room, with its quarantine, and then there is room for no other, but for a clear.
     let newer: Table<u64, CountV2> = store.table("first").expect("there");
     let newer_second: Table<u64, CountV2> = store.table("second").expect("there");
-    let migration = store.migration("first").table(&newer).paused().begin().expect("begun");
-    is_limit(store.migration("widen").table(&newer_second).begin());
+    let migration = store.plan("first").table(&newer).paused().begin().expect("begun");
+    is_limit(store.plan("widen").table(&newer_second).begin());
     // A name takes no tree.
     store.rename_table("second", "the second").expect("renamed");
     store.rename_table("the second", "second").expect("renamed");
@@ -128,7 +128,7 @@ fn at_the_limit_of_trees_tables_and_migrations_are_refused_and_nothing_is_lost()
         std::thread::yield_now();
     }
     let newer: Table<u64, CountV2> = store.table("first").expect("there");
-    let migration = store.migration("widen").table(&newer).paused().begin().expect("begun");
+    let migration = store.plan("widen").table(&newer).paused().begin().expect("begun");
     assert_eq!(newer.get(&1).expect("read"), Some(CountV2(7)));
     newer.put(&2, &CountV2(8)).expect("written");
     is_limit(store.table::<u64, CountV1>("third"));
@@ -151,14 +151,14 @@ fn a_backfill_without_room_for_a_quarantine_is_refused_and_goes_on_where_there_i
     for id in 10..20 {
         old.put(&id, &CountV1(u32::try_from(id).expect("small"))).expect("written");
     }
-    let migration = store.migration("widen").table(&new).paused().begin().expect("begun");
+    let migration = store.plan("widen").table(&new).paused().begin().expect("begun");
     drop((old, new, migration));
     store.close().expect("closed");
     // The catalog's and the ledger's, the base and the overlay: as a release that kept no room for a quarantine left it.
     let store = open(&scratch, 4);
     let (old, new) = counts(&store);
     let (old, new) = (old.expect("made"), new.expect("there"));
-    let migration = store.open_migration("widen").expect("open");
+    let migration = store.migration("widen").expect("open");
     let full = migration.step(100).expect_err("there is no room");
     assert!(matches!(&full, Error::Engine(e) if e.kind() == EngineErrorKind::Limit), "{full:?}");
     assert_eq!((old.len().expect("read"), new.get(&12).expect("read")), (10, Some(CountV2(12))));
@@ -169,7 +169,7 @@ fn a_backfill_without_room_for_a_quarantine_is_refused_and_goes_on_where_there_i
     let store = open(&scratch, 5);
     let (old, new) = counts(&store);
     let (old, new) = (old.expect("there"), new.expect("there"));
-    store.open_migration("widen").expect("open").step(100).expect("stepped");
+    store.migration("widen").expect("open").step(100).expect("stepped");
     assert!(matches!(new.get(&13), Err(Error::Quarantined { .. })));
     assert_eq!((old.len().expect("read"), new.get(&19).expect("read")), (10, Some(CountV2(19))));
     assert!(store.verify().expect("verified").is_clean());

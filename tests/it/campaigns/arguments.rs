@@ -351,7 +351,7 @@ fn keys_of_every_length_in_every_call_of_a_table() {
         }
         for open in [false, true] {
             if open {
-                let migration = store.migration("split").table(&at_2).begin().unwrap();
+                let migration = store.plan("split").table(&at_2).begin().unwrap();
                 migration.wait().unwrap();
             }
             for length in lengths(&[limit]).into_iter().filter(|length| *length > 0) {
@@ -383,12 +383,12 @@ fn names_and_texts_of_every_length_in_every_verb() {
             let what = format!("{engine}, a name of {length} bytes");
             let name = "n".repeat(length);
             wrong(&what, store.drop_table(&name));
-            wrong(&what, store.open_migration(&name).map(drop));
+            wrong(&what, store.migration(&name).map(drop));
             #[cfg(feature = "json")]
             wrong(&what, store.rows(&name, None).map(drop));
             let make = || store.table::<u64, UserV1>(&name).map(drop);
             let rename = || store.rename_table("users", &name);
-            let begin = || store.migration(&name).table(&newer).begin();
+            let begin = || store.plan(&name).table(&newer).begin();
             match length {
                 0 => {
                     wrong(&what, make());
@@ -422,7 +422,7 @@ fn names_and_texts_of_every_length_in_every_verb() {
 /// A reason and a name of so many bytes in every verb of a migration.
 fn texts(store: &Store, newer: &Table<String, UserV2>, length: usize, what: &str) {
     let text = "t".repeat(length);
-    let plan = || store.migration(&format!("of texts of {length}")).table(newer).paused();
+    let plan = || store.plan(&format!("of texts of {length}")).table(newer).paused();
     for (longest, with_text) in [(1024, true), (256, false)] {
         let begun = if with_text { plan().why(text.clone()) } else { plan().by(text.clone()) }.begin();
         if length > longest {

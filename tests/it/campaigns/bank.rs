@@ -156,7 +156,7 @@ fn storm(store: &Store) {
             });
         };
         for round in 0..4 {
-            let migration = store.migration(&format!("split {round}")).table(&new).begin().unwrap();
+            let migration = store.plan(&format!("split {round}")).table(&new).begin().unwrap();
             rest();
             migration.rollback().unwrap();
             rest();

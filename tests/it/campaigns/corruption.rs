@@ -128,7 +128,7 @@ fn make(store: Store) -> BTreeMap<(&'static str, u64), BTreeSet<String>> {
     // One whose upcast fails.
     old.put(&2, &v1("Single", 5)).unwrap();
     look(&views);
-    let migration = views.store.migration("split").why("names").table(&new).paused().begin().unwrap();
+    let migration = views.store.plan("split").why("names").table(&new).paused().begin().unwrap();
     migration.step(5).unwrap();
     look(&views);
     new.put(&1, &v2("Bob", "B1", 20, Some("b@x"))).unwrap();
@@ -278,7 +278,7 @@ fn visit(path: &Path, history: &BTreeMap<(&'static str, u64), BTreeSet<String>>,
             }
         }
     }
-    if let Ok(migration) = views.store.open_migration("split") {
+    if let Ok(migration) = views.store.migration("split") {
         let _typed = (migration.step(20), migration.rollback(), migration.resume());
     }
     let Views { store, .. } = views;

@@ -87,7 +87,7 @@ fn make(kind: EngineKind, state: State, path: &Path) {
         }
         State::Backfilling | State::Folding => {
             let new: Table<u64, UserV2> = store.table("users").unwrap();
-            let migration = store.migration("split").table(&new).paused().begin().unwrap();
+            let migration = store.plan("split").table(&new).paused().begin().unwrap();
             migration.step(50).unwrap();
             store.flush().unwrap();
             if state == State::Folding {
@@ -130,7 +130,7 @@ fn look(state: State, path: &Path) -> Result<(), String> {
     if missing > 0 {
         return Err(format!("has lost {missing} of {RECORDS} records"));
     }
-    let phase = store.open_migration("split").ok().map(|migration| migration.status().unwrap().phase);
+    let phase = store.migration("split").ok().map(|migration| migration.status().unwrap().phase);
     let expected = match state {
         State::Backfilling => Some(Phase::Open),
         State::Folding => Some(Phase::Folding),

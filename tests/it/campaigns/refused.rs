@@ -66,7 +66,7 @@ impl World {
         let foreign = elsewhere.table("users").unwrap();
         let third: Keyed<UserV1> = store.table("third").unwrap();
         let dropped: Keyed<UserV2> = store.table("third").unwrap();
-        let done = store.migration("done").table(&dropped).paused().begin().unwrap();
+        let done = store.plan("done").table(&dropped).paused().begin().unwrap();
         done.rollback().unwrap();
         done.abandon(NewWrites::Discard).unwrap().execute().unwrap();
         drop(third);
@@ -97,7 +97,7 @@ impl World {
             scratch,
         };
         if stage != Stage::Settled {
-            let plan = world.store.migration("split").why("names").table(&world.new).paused();
+            let plan = world.store.plan("split").why("names").table(&world.new).paused();
             let migration = if stage == Stage::OneWay { plan.one_way() } else { plan }.begin().unwrap();
             migration.step(5).unwrap();
             world.new.put(&3, &v2("New", "N3", 3, Some("n@x"))).unwrap();
@@ -229,20 +229,20 @@ fn everywhere(calls: &mut Calls) {
         empty.bulk_load([(1, first(1)), (2, first(2)), (1, first(1))])
     });
     // Plans.
-    calls.add("begin: no table", |w| w.store.migration("none").begin());
-    calls.add("begin: of another store", |w| w.store.migration("foreign").table(&w.foreign).begin());
-    calls.add("begin: of a dropped table", |w| w.store.migration("gone").table(&w.dropped).begin());
-    calls.add("begin: backward", |w| w.store.migration("back").table(&w.other_old).begin());
-    calls.add("begin: a name that was used", |w| w.store.migration("done").table(&w.other_newest).begin());
+    calls.add("begin: no table", |w| w.store.plan("none").begin());
+    calls.add("begin: of another store", |w| w.store.plan("foreign").table(&w.foreign).begin());
+    calls.add("begin: of a dropped table", |w| w.store.plan("gone").table(&w.dropped).begin());
+    calls.add("begin: backward", |w| w.store.plan("back").table(&w.other_old).begin());
+    calls.add("begin: a name that was used", |w| w.store.plan("done").table(&w.other_newest).begin());
     calls.add("begin: a table twice", |w| {
-        w.store.migration("twice").table(&w.other_newest).table(&w.other_newest).begin()
+        w.store.plan("twice").table(&w.other_newest).table(&w.other_newest).begin()
     });
     calls.add("begin: one of them backward", |w| {
-        w.store.migration("one").table(&w.other_newest).table(&w.old).begin()
+        w.store.plan("one").table(&w.other_newest).table(&w.old).begin()
     });
-    calls.add("open_migration: unknown", |w| w.store.open_migration("nothing"));
+    calls.add("open_migration: unknown", |w| w.store.migration("nothing"));
     calls.add("a closed migration: every verb", |w| {
-        let done = w.store.open_migration("done")?;
+        let done = w.store.migration("done")?;
         let told = [
             done.rollback(),
             done.resume(),
@@ -274,9 +274,9 @@ fn over_limits(calls: &mut Calls) {
     });
     calls.add("put: value over the limit", |w| w.other_old.put(&1, &v1(&long(9 << 20), 1)));
     calls.add("begin: a long reason", |w| {
-        w.store.migration("wordy").table(&w.other_newest).why(long(9 << 20)).begin()
+        w.store.plan("wordy").table(&w.other_newest).why(long(9 << 20)).begin()
     });
-    calls.add("begin: a long name", |w| w.store.migration(&long(9 << 20)).table(&w.other_newest).begin());
+    calls.add("begin: a long name", |w| w.store.plan(&long(9 << 20)).table(&w.other_newest).begin());
 }
 
 /// What is refused in one stage.
@@ -284,7 +284,7 @@ fn there(stage: Stage, calls: &mut Calls) {
     if stage == Stage::Settled {
         return;
     }
-    calls.add("begin: its name is used", |w| w.store.migration("split").table(&w.other_new).begin());
+    calls.add("begin: its name is used", |w| w.store.plan("split").table(&w.other_new).begin());
     let closed = matches!(stage, Stage::Contracted | Stage::Abandoned);
     if closed {
         calls.add("rollback", |w| w.migration().rollback());
@@ -293,9 +293,9 @@ fn there(stage: Stage, calls: &mut Calls) {
         calls.add("pause", |w| w.migration().pause());
         calls.add("step", |w| w.migration().step(1));
     } else {
-        calls.add("begin: one is open", |w| w.store.migration("second").table(&w.new).begin());
+        calls.add("begin: one is open", |w| w.store.plan("second").table(&w.new).begin());
         calls.add("begin: one is open for one of them", |w| {
-            w.store.migration("second").table(&w.other_newest).table(&w.new).begin()
+            w.store.plan("second").table(&w.other_newest).table(&w.new).begin()
         });
         calls.add("rename", |w| w.store.rename_table("users", "people"));
         calls.add("rename onto", |w| w.store.rename_table("other", "users"));
@@ -348,7 +348,7 @@ fn there(stage: Stage, calls: &mut Calls) {
         calls.add("get: below the floor", |w| w.old.get(&1));
         calls
             .add("clear: below the floor", |w| w.store.table::<u64, UserV1>("users").and_then(|t| t.get(&1)));
-        calls.add("begin: already there", |w| w.store.migration("again").table(&w.new).begin());
+        calls.add("begin: already there", |w| w.store.plan("again").table(&w.new).begin());
     }
 }
 
@@ -394,7 +394,7 @@ fn refuses(engine: Arc<dyn Engine>, stage: Stage, name: &str) -> usize {
 /// What is allowed is made, after all that was refused.
 fn works_on(world: &World, stage: Stage) {
     world.other_old.put(&1, &v1("Works On", 1)).unwrap();
-    let begun = world.store.migration("goes on").table(&world.other_new).paused().begin().unwrap();
+    let begun = world.store.plan("goes on").table(&world.other_new).paused().begin().unwrap();
     complete(&begun);
     begun.contract().unwrap().execute().unwrap();
     match stage {
@@ -433,7 +433,7 @@ fn is_closed(world: World) {
             store.table::<u64, UserV1>("never made").map(drop),
             store.rename_table("empty", "full"),
             store.drop_table("empty"),
-            store.migration("too late").table(new).begin().map(drop),
+            store.plan("too late").table(new).begin().map(drop),
         ];
         assert!(told.iter().all(Result::is_err), "{told:?}");
         assert!(format::dump(&*engine) == closed);

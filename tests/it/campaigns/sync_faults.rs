@@ -85,7 +85,7 @@ fn work(root: &Path) {
         let done = match id {
             4 => {
                 told.say("try begin");
-                migration = told.did("begin", store.migration("split").table(&new).paused().begin());
+                migration = told.did("begin", store.plan("split").table(&new).paused().begin());
                 migration.is_some()
             }
             12 | 20 => {
@@ -218,7 +218,7 @@ fn run(kind: EngineKind, test: &str, calls: &str, when: &str) -> (bool, bool) {
         );
         assert_eq!(new.get(id).unwrap().map(|user| user.age), Some((*id % 90) as u32), "{kind:?} {when}");
     }
-    let phase = store.open_migration("split").ok().map(|migration| migration.status().unwrap().phase);
+    let phase = store.migration("split").ok().map(|migration| migration.status().unwrap().phase);
     let forward = [Some(Phase::Open), Some(Phase::Complete)];
     let done = |what: &str| lines.iter().any(|line| *line == format!("did {what}"));
     let tried = |what: &str| lines.iter().any(|line| *line == format!("try {what}"));

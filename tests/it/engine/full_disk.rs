@@ -108,7 +108,7 @@ fn migrate(kind: EngineKind) {
         old.put(&id, &long(id)).unwrap();
     }
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     store.flush().unwrap();
 
     // Room for the state to change, and for some of the records.
@@ -166,7 +166,7 @@ fn migrate(kind: EngineKind) {
     assert!(report.is_clean(), "{:?}", report.damage);
     // With the code of the new version it goes on, and comes to its end.
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
     migration.contract().unwrap().execute().unwrap();
     for id in 0..RECORDS {

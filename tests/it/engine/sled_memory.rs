@@ -32,7 +32,7 @@ fn a_backfill_leaves_no_garbage_behind() {
         let store = open(Path::new(&path));
         let new: Table<u64, UserV2> = store.table("users").unwrap();
         let opened = memory("VmRSS:");
-        let migration = store.migration("split").table(&new).paused().begin().unwrap();
+        let migration = store.plan("split").table(&new).paused().begin().unwrap();
         migration.set_budget(Budget::unlimited()).unwrap();
         migration.unpause().unwrap();
         migration.wait().unwrap();

@@ -67,7 +67,7 @@ pub fn scene_with(options: Options, engine: HookEngine, count: u64) -> Scene {
 impl Scene {
     /// Begins the migration "split" with its backfill paused.
     pub fn begin(&self) -> Migration {
-        self.store.migration("split").table(&self.new).paused().begin().unwrap()
+        self.store.plan("split").table(&self.new).paused().begin().unwrap()
     }
 
     /// What the old view reads, by scan.

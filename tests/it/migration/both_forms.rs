@@ -52,7 +52,7 @@ fn begun(kind: EngineKind, scratch: &Scratch) -> (Store, Table<u64, Text>, Table
     let old: Table<u64, Text> = store.table("texts").unwrap();
     old.put(&0, &Text("first".to_owned())).unwrap();
     let new: Table<u64, Texts> = store.table("texts").unwrap();
-    let migration = store.migration("texts").table(&new).begin().unwrap();
+    let migration = store.plan("texts").table(&new).begin().unwrap();
     migration.wait().unwrap();
     (store, old, new, migration)
 }

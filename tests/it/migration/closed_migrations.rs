@@ -35,7 +35,7 @@ fn close_one(store: &Store, number: usize) -> Result<()> {
     let old: Table<u64, UserV1> = store.table("users")?;
     old.put(&1, &v1("Ann N1", 1))?;
     let new: Table<u64, UserV2> = store.table("users")?;
-    let migration = store.migration(&name(number)).table(&new).why("often").by("us").begin()?;
+    let migration = store.plan(&name(number)).table(&new).why("often").by("us").begin()?;
     migration.wait()?;
     if number.is_multiple_of(3) {
         migration.rollback()?;
@@ -54,14 +54,14 @@ fn check(store: &Store, count: usize) {
         assert_eq!((&status.name, status.phase), (&name(number), phase));
         assert_eq!((status.why.as_str(), status.by.as_str()), ("often", "us"));
         assert_eq!((status.tables[0].from, status.tables[0].to), (1, 2));
-        assert_eq!(store.open_migration(&name(number)).unwrap().status().unwrap().phase, phase);
+        assert_eq!(store.migration(&name(number)).unwrap().status().unwrap().phase, phase);
     }
-    let first = store.open_migration(&name(0)).unwrap();
+    let first = store.migration(&name(0)).unwrap();
     assert!(matches!(first.resume(), Err(Error::State { .. })));
     let (old, new) = views(store);
-    let again = store.migration(&name(1)).table(&new).begin().unwrap_err();
+    let again = store.plan(&name(1)).table(&new).begin().unwrap_err();
     assert!(again.to_string().contains("there was a migration of this name"), "{again}");
-    assert!(matches!(store.open_migration("another"), Err(Error::State { .. })));
+    assert!(matches!(store.migration("another"), Err(Error::State { .. })));
     assert!(store.verify().unwrap().is_clean());
     drop((old, new));
     store.drop_table("users").unwrap();
@@ -111,7 +111,7 @@ fn a_crash_while_one_is_put_aside_loses_none() {
         close_many(&store, 0..KEPT + 1);
         let (old, new) = views(&store);
         engine.die_at(nth);
-        let begun = store.migration("last").table(&new).paused().begin();
+        let begun = store.plan("last").table(&new).paused().begin();
         outcomes.insert(begun.is_ok());
         drop((begun, old, new, store));
         let store = open(&HookEngine::new(engine.inner().clone()));
@@ -121,7 +121,7 @@ fn a_crash_while_one_is_put_aside_loses_none() {
             assert!(names.contains(&name(number)), "call {nth}: {} is lost", name(number));
         }
         let (_old, new) = views(&store);
-        let again = store.migration(&name(0)).table(&new).begin().unwrap_err();
+        let again = store.plan(&name(0)).table(&new).begin().unwrap_err();
         assert!(again.to_string().contains("there was a migration of this name"), "call {nth}: {again}");
         assert!(store.verify().unwrap().is_clean());
     }
@@ -143,11 +143,11 @@ fn damage_of_one_is_named_and_stops_nothing_else() {
     let listed: Vec<String> = store.migrations().unwrap().into_iter().map(|status| status.name).collect();
     assert_eq!(listed, (1..KEPT + 2).map(name).collect::<Vec<_>>());
     let (old, new) = views(&store);
-    let again = store.migration(&name(0)).table(&new).begin().unwrap_err();
+    let again = store.plan(&name(0)).table(&new).begin().unwrap_err();
     assert!(again.is_corruption(), "its name is used: {again}");
     drop((old, new));
     store.drop_table("users").unwrap();
-    assert!(store.open_migration(&name(0)).unwrap_err().is_corruption());
+    assert!(store.migration(&name(0)).unwrap_err().is_corruption());
     store.stats().unwrap();
     close_many(&store, KEPT + 2..KEPT + 4);
 }

@@ -65,7 +65,7 @@ fn beside<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> (thre
 fn a_pass_over_the_overlay_survives_the_end_of_its_worker() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 0);
-    store.migration("split").table(&new).paused().begin().unwrap();
+    store.plan("split").table(&new).paused().begin().unwrap();
     for id in 0..600 {
         old.put(&id, &v1(&format!("Bob B{id}"), 30)).unwrap();
     }
@@ -74,7 +74,7 @@ fn a_pass_over_the_overlay_survives_the_end_of_its_worker() {
 
     let store = open(&engine);
     let _new: New = store.table("users").unwrap();
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     // The first step begins the pass; each step is a worker of its own.
     for _ in 0..100 {
         if migration.step(16).unwrap().phase == Phase::Complete {
@@ -90,7 +90,7 @@ fn a_pass_over_the_overlay_survives_the_end_of_its_worker() {
 fn a_restart_gets_on_in_small_steps_over_native_entries() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 20);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     for id in 0..100 {
         new.put(&id, &v2("Bob", "B", 30, None)).unwrap();
     }
@@ -105,7 +105,7 @@ fn an_abandon_that_comes_too_late_leaves_the_worker_alive() {
     for writes in [NewWrites::Keep, NewWrites::Discard] {
         let engine = engine();
         let (store, old, new) = filled(&engine, 100);
-        let migration = store.migration("split").table(&new).begin().unwrap();
+        let migration = store.plan("split").table(&new).begin().unwrap();
         migration.rollback().unwrap();
         let plan = migration.abandon(writes).unwrap();
         migration.resume().unwrap();
@@ -129,7 +129,7 @@ fn no_worker_is_left_behind_by_an_unpause_beside_a_contract() {
         old.put(&id, &v1("Ann N", 30)).unwrap();
     }
     let new: New = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(1000).unwrap();
     let plan = migration.contract().unwrap();
     let block = engine.block(1, |call| call.kind == Kind::Scan && call.tree == BASE);
@@ -148,7 +148,7 @@ fn no_worker_is_left_behind_by_an_unpause_beside_a_contract() {
 fn a_restart_beside_a_contract_takes_nothing_from_under_it() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 100);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(1000).unwrap();
     // Rolled back and resumed, the phase is `open` again, as it is after a restart.
     migration.rollback().unwrap();
@@ -175,7 +175,7 @@ fn a_restart_beside_a_contract_takes_nothing_from_under_it() {
 fn a_rollback_and_resume_beside_a_contract_leave_no_old_record_behind() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 100);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     new.put(&7, &v2("Ann", "N7", 30, Some("a@b"))).unwrap();
     migration.step(1000).unwrap();
     migration.rollback().unwrap();
@@ -200,7 +200,7 @@ fn a_rollback_and_resume_beside_a_contract_leave_no_old_record_behind() {
 fn a_step_beside_a_restart_does_not_raise_the_frontier() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 100);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     let block = engine.block(10, |call| call.kind == Kind::Swap && call.tree == OVERLAY && call.done);
     let stepping = migration.clone();
     let step = thread::spawn(move || stepping.step(10));
@@ -240,7 +240,7 @@ fn a_record_that_grows_too_large_is_quarantined_and_the_others_go_on() {
     let text = |text: &str| Text(text.to_owned());
     (0..10).for_each(|id| old.put(&id, &text("short")).unwrap());
     let new: Table<u64, Texts> = store.table("texts").unwrap();
-    let migration = store.migration("texts").table(&new).begin().unwrap();
+    let migration = store.plan("texts").table(&new).begin().unwrap();
     migration.wait().unwrap();
     // Its upcast alone is over the limit.
     let long = Text(format!("thrice {}", "n".repeat(1500)));
@@ -265,7 +265,7 @@ fn a_damaged_record_that_was_replaced_does_not_stop_a_contract() {
     let mut page = Vec::new();
     tree.scan((Bound::Unbounded, Bound::Unbounded), false, 10, &mut page).unwrap();
     tree.put(&page[3].0, b"damaged").unwrap();
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     assert_eq!(migration.wait().unwrap().tables[0].counts.quarantined, 1);
     assert!(migration.contract().unwrap().execute().is_err());
     new.put(&3, &v2("Bob", "B", 3, None)).unwrap();
@@ -277,7 +277,7 @@ fn a_damaged_record_that_was_replaced_does_not_stop_a_contract() {
 fn the_fence_comes_down_beside_a_failing_engine() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 100);
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     migration.wait().unwrap();
     let plan = migration.contract().unwrap();
     engine.fail(|call| call.tree == BASE && matches!(call.kind, Kind::Scan | Kind::Open));
@@ -292,7 +292,7 @@ fn the_fence_comes_down_beside_a_failing_engine() {
 fn a_sweep_that_cannot_begin_is_no_failure_of_a_verb() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 100);
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     migration.wait().unwrap();
     // From the contract's commit on.
     let committed = AtomicBool::new(false);
@@ -309,14 +309,14 @@ fn a_sweep_that_cannot_begin_is_no_failure_of_a_verb() {
 fn waiting_for_a_backfill_without_its_code_says_so() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 100);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     engine.fail(|call| call.tree == OVERLAY && call.kind == Kind::Swap);
     migration.unpause().unwrap();
     drop((old, new, migration));
     store.close().unwrap();
     engine.clear();
     let store = open(&engine);
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     assert!(matches!(migration.status().unwrap().backfill, Backfill::Waiting(_)));
     let (wait, finished) = beside(move || migration.wait());
     assert!(finished, "it waits for ever");
@@ -327,7 +327,7 @@ fn waiting_for_a_backfill_without_its_code_says_so() {
 fn a_writer_whose_overlay_was_dropped_tries_again() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 10);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.rollback().unwrap();
     let block = engine.block(1, |call| call.kind == Kind::Get && call.tree == OVERLAY && !call.done);
     let writer = old.clone();
@@ -373,7 +373,7 @@ fn progress_is_kept_where_every_write_is_durable() {
     }
     drop(tree);
     let new: New = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     let catalog = engine.raw("catalog");
     eventually("the cursor is saved", || catalog.get(b"progress/1/3").unwrap().is_some());
     assert!(
@@ -386,7 +386,7 @@ fn progress_is_kept_where_every_write_is_durable() {
 fn a_damaged_overlay_entry_can_be_overwritten_by_both_views() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 10);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(100).unwrap();
     let tree = engine.raw(OVERLAY);
     let mut page = Vec::new();
@@ -448,7 +448,7 @@ fn a_fenced_rollback_binds_a_table_without_an_overlay_too() {
     let store = open(&engine);
     let old: Table<u64, SameV1> = store.table("counts").unwrap();
     let new: Table<u64, SameV2> = store.table("counts").unwrap();
-    let migration = store.migration("same").table(&new).begin().unwrap();
+    let migration = store.plan("same").table(&new).begin().unwrap();
     new.put(&1, &SameV2 { count: 1 }).unwrap();
     migration.rollback_fenced().unwrap();
     assert!(matches!(new.put(&1, &SameV2 { count: 2 }), Err(Error::Version { .. })));
@@ -488,7 +488,7 @@ fn an_observer_that_calls_a_verb_from_the_worker_is_refused_and_blocks_nobody() 
     let old: Old = store.table("users").unwrap();
     old.put(&1, &v1("Ann N", 3)).unwrap();
     let new: New = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     *meddler.migration.lock() = Some(migration.clone());
     migration.unpause().unwrap();
     migration.wait().unwrap();
@@ -504,7 +504,7 @@ fn an_observer_that_calls_a_verb_from_the_worker_is_refused_and_blocks_nobody() 
 fn a_state_change_under_a_verification_is_no_damage() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 10);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(5).unwrap();
     // The ledger grows by two between the look at the catalog and its end.
     let block = engine.block(1, |call| call.kind == Kind::Scan && call.tree == "ledger" && !call.done);
@@ -522,7 +522,7 @@ fn a_state_change_under_a_verification_is_no_damage() {
 fn a_rollback_comes_through_under_slow_writers() {
     let engine = engine();
     let (store, _old, new) = filled(&engine, 10);
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     migration.wait().unwrap();
     engine.hook(|call| {
         if call.kind == Kind::Put && call.tree == OVERLAY && !call.done {
@@ -560,7 +560,7 @@ fn a_rollback_comes_through_under_slow_writers() {
 fn writers_lose_nothing_beside_a_storm_of_verbs() {
     let engine = engine();
     let (store, old, new) = filled(&engine, 300);
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let spawn = |offset: u64, at_to: bool| {
         let (old, new, stop) = (old.clone(), new.clone(), Arc::clone(&stop));

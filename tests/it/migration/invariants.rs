@@ -294,7 +294,7 @@ impl Verb {
 
     fn call(self, s: &Scene, migration: Option<&Migration>) -> exuvia::Result<()> {
         match (self, migration) {
-            (Verb::Begin, _) => s.store.migration("split").table(&s.new).paused().begin().map(|_| ()),
+            (Verb::Begin, _) => s.store.plan("split").table(&s.new).paused().begin().map(|_| ()),
             (_, None) => panic!("no migration"),
             (Verb::Pause, Some(m)) => m.pause(),
             (Verb::Restart, Some(m)) => m.restart(),
@@ -448,11 +448,11 @@ fn invariant_08_user_code_runs_under_no_lock_or_gate() {
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     users.put(&1, &v1("Ann A", 1)).unwrap();
     let users: Table<u64, UserV2> = store.table("users").unwrap();
-    let other = store.migration("other").table(&users).paused().begin().unwrap();
+    let other = store.plan("other").table(&users).paused().begin().unwrap();
 
     let seen = Arc::new(Mutex::new(BTreeMap::new()));
     let during = Arc::new(Mutex::new(String::new()));
-    let plan = store.migration("probing").table(&new).paused();
+    let plan = store.plan("probing").table(&new).paused();
     let (counts, name, inside) = (Arc::clone(&seen), Arc::clone(&during), AtomicBool::new(false));
     let (old2, new2, other2) = (old.clone(), new.clone(), other.clone());
     let store2 = store.clone();
@@ -538,7 +538,7 @@ impl Expected {
         let engine = HookEngine::new(image.clone());
         let store = open(&engine);
         let (phases, what) = verb.outcomes();
-        let found = store.open_migration("split").ok().map(|m| m.status().unwrap().phase);
+        let found = store.migration("split").ok().map(|m| m.status().unwrap().phase);
         assert!(phases.contains(&found), "{verb:?}, {how}: {found:?}");
         let entries = store.ledger().unwrap();
         if verb == Verb::Keep {
@@ -578,7 +578,7 @@ impl Expected {
         let report = store.verify().unwrap();
         assert!(report.is_clean(), "{verb:?}, {how}: {report:?}");
         // From there the migration can be brought to an end, and nothing is lost on the way.
-        if let Ok(migration) = store.open_migration("split") {
+        if let Ok(migration) = store.migration("split") {
             if found == Some(Phase::RolledBack) {
                 migration.resume().unwrap();
             }
@@ -732,7 +732,7 @@ fn invariant_11_every_state_change_appends_one_ledger_entry_in_its_commit() {
             let told = store.ledger().unwrap().len() - before.len();
             assert_eq!(told >= 1, applied, "{verb:?}");
             let (phases, _) = verb.outcomes();
-            let found = store.open_migration("split").ok().map(|m| m.status().unwrap().phase);
+            let found = store.migration("split").ok().map(|m| m.status().unwrap().phase);
             if phases[0] != phases[1] {
                 assert_eq!(found == phases[0], !applied, "{verb:?}: {found:?}");
             }

@@ -30,7 +30,7 @@ fn from_begin_to_contract() {
     fill(&old, 1000);
     let new: Table<u64, UserV2> = store.table("users").unwrap();
     assert_eq!(new.get(&7).unwrap(), Some(v2("Ann", "N7", 7, None)));
-    let migration = store.migration("split").table(&new).why("names").by("me").paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).why("names").by("me").paused().begin().unwrap();
     assert_eq!(migration.name(), "split");
     migration.step(100).unwrap();
     new.put(&3, &v2("Bob", "B", 4, Some("b@x"))).unwrap();
@@ -70,7 +70,7 @@ fn abandon_keeps_or_discards() {
         let old: Table<u64, UserV1> = store.table("users").unwrap();
         fill(&old, 300);
         let new: Table<u64, UserV2> = store.table("users").unwrap();
-        let migration = store.migration("split").table(&new).begin().unwrap();
+        let migration = store.plan("split").table(&new).begin().unwrap();
         migration.wait().unwrap();
         new.put(&3, &v2("Bob", "B", 4, Some("b@x"))).unwrap();
         new.put(&1000, &v2("New", "N", 4, Some("b@x"))).unwrap();
@@ -96,7 +96,7 @@ fn abandon_keeps_or_discards() {
         assert_eq!(old.get(&1000).unwrap().is_some(), keep);
         assert_eq!(old.len().unwrap(), 300);
         assert!(store.verify().unwrap().is_clean());
-        let again = store.migration("split again").table(&new).begin().unwrap();
+        let again = store.plan("split again").table(&new).begin().unwrap();
         again.wait().unwrap();
         again.contract().unwrap().execute().unwrap();
         assert_eq!(new.len().unwrap(), 300);
@@ -124,7 +124,7 @@ fn after_an_abandon_that_answered_a_verb_is_told_that_the_migration_is_closed() 
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     fill(&old, 3);
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     migration.rollback().unwrap();
     let held = door.0.lock();
     // Folding is the worker's, which is held up now; it does not hold up this thread.
@@ -162,9 +162,9 @@ fn what_a_migration_is_expected_to_need_is_enough_and_not_far_from_it() {
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     fill(&old, 1000);
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let expected = store.migration("split").table(&new).expected_bytes().unwrap();
+    let expected = store.plan("split").table(&new).expected_bytes().unwrap();
     let before = store.space().unwrap().bytes_on_disk;
-    store.migration("split").table(&new).begin().unwrap().wait().unwrap();
+    store.plan("split").table(&new).begin().unwrap().wait().unwrap();
     let needed = store.space().unwrap().bytes_on_disk - before;
     assert!((needed..2 * needed).contains(&expected), "{expected} bytes were expected, {needed} needed");
 }
@@ -177,15 +177,15 @@ fn the_table_that_grows_most_says_what_is_expected() {
     let wide: Table<u64, Wide> = store.table("grows").unwrap();
     fill(&store.table("users").unwrap(), 200);
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let alone = store.migration("both").table(&wide).expected_bytes().unwrap();
+    let alone = store.plan("both").table(&wide).expected_bytes().unwrap();
     assert!(alone > 10 * store.space().unwrap().bytes_on_disk, "{alone}");
-    assert_eq!(store.migration("both").table(&wide).table(&new).expected_bytes().unwrap(), alone);
-    assert_eq!(store.migration("both").table(&new).table(&wide).expected_bytes().unwrap(), alone);
+    assert_eq!(store.plan("both").table(&wide).table(&new).expected_bytes().unwrap(), alone);
+    assert_eq!(store.plan("both").table(&new).table(&wide).expected_bytes().unwrap(), alone);
     // Nothing is known of a table that holds nothing: as much again as there is.
     store.table::<u64, UserV1>("empty").unwrap();
     let empty: Table<u64, Wide> = store.table("empty").unwrap();
     let on_disk = store.space().unwrap().bytes_on_disk;
-    assert_eq!(store.migration("both").table(&empty).expected_bytes().unwrap(), on_disk);
+    assert_eq!(store.plan("both").table(&empty).expected_bytes().unwrap(), on_disk);
 }
 
 /// The store's size times (keys, new forms and the most that an envelope adds) by (what the base holds of them).
@@ -196,7 +196,7 @@ fn what_is_expected_is_the_growth_of_a_record_at_the_size_of_the_store() {
     let on_disk = s.store.space().unwrap().bytes_on_disk;
     let base: u64 = s.engine.dump(BASE).iter().map(|(key, value)| (key.len() + value.len()) as u64).sum();
     let forms: u64 = (0..5).map(|id| 8 + bytes(&first2(id)).len() as u64 + ENVELOPE_MAX).sum();
-    let expected = s.store.migration("split").table(&s.new).expected_bytes().unwrap();
+    let expected = s.store.plan("split").table(&s.new).expected_bytes().unwrap();
     assert_eq!(expected, on_disk * forms / base);
 }
 
@@ -218,7 +218,7 @@ fn a_begin_that_cannot_be_is_refused_and_says_why_and_changes_nothing() {
         assert_eq!(store.ledger().unwrap(), ledger);
         assert_eq!(format!("{:?}", store.inventory().unwrap()), format!("{inventory:?}"));
     };
-    let plan = || store.migration("split");
+    let plan = || store.plan("split");
     refused(plan(), "it names no table; add one");
     refused(plan().table(&new).table(&foreign), "the handle belongs to another store");
     refused(plan().table(&old), "the table is already at version 1; nothing to migrate");
@@ -226,14 +226,14 @@ fn a_begin_that_cannot_be_is_refused_and_says_why_and_changes_nothing() {
     refused(plan().table(&new).table(&newest), "it names table users twice");
     let migration = plan().table(&new).paused().begin().unwrap();
     refused(plan().table(&new), "there was a migration of this name, it is open; choose another");
-    refused(store.migration("again").table(&newest), "migration split is open; contract or abandon it first");
+    refused(store.plan("again").table(&newest), "migration split is open; contract or abandon it first");
     migration.step(100).unwrap();
     migration.contract().unwrap().execute().unwrap();
     while store.is_sweeping() {
         std::thread::sleep(std::time::Duration::from_millis(1));
     }
     refused(plan().table(&newest), "there was a migration of this name, it is contracted; choose another");
-    store.migration("again").table(&newest).begin().unwrap().wait().unwrap();
+    store.plan("again").table(&newest).begin().unwrap().wait().unwrap();
     assert_eq!(newest.len().unwrap(), 5);
 }
 
@@ -267,7 +267,7 @@ fn same_bytes_that_are_not_are_refused_by_begin() {
     fill(&old, 5);
     let longer: Table<u64, Longer> = store.table("users").unwrap();
     let (ledger, inventory) = (store.ledger().unwrap(), store.inventory().unwrap());
-    let error = store.migration("longer").table(&longer).begin().unwrap_err();
+    let error = store.plan("longer").table(&longer).begin().unwrap_err();
     let Error::Shape { table, version: 2, difference } = &error else { panic!("{error:?}") };
     assert_eq!(table, "users");
     assert!(difference.contains("SAME_BYTES is declared") && difference.contains("score"), "{difference}");
@@ -284,7 +284,7 @@ fn what_is_done_is_counted_where_the_docs_say_so() {
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     fill(&old, 5);
     let wide: Table<u64, Wide> = store.table("users").unwrap();
-    let migration = store.migration("wide").table(&wide).paused().begin().unwrap();
+    let migration = store.plan("wide").table(&wide).paused().begin().unwrap();
     let counts = || migration.status().unwrap().tables[0].counts;
     migration.step(3).unwrap();
     assert_eq!(counts().copied, 3);
@@ -346,7 +346,7 @@ fn a_record_under_the_empty_key_is_read_before_it_is_copied_and_is_copied() {
     let keys: Vec<_> = engine.dump(BASE).into_keys().collect();
     assert_eq!(keys, [Vec::<u8>::new()]);
     let new: Table<[u8; 0], UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     for copied in [0, 1, 1] {
         assert_eq!(new.get(&[]).unwrap(), Some(first2(1)));
         assert_eq!(new.scan(..).count(), 1);
@@ -427,7 +427,7 @@ fn a_closed_migration_leaves_no_progress_behind() {
     let s = scene(5);
     let kept = || s.engine.dump(CATALOG).keys().filter(|key| key.starts_with(b"progress/")).count();
     for (name, contracts) in [("first", false), ("second", true)] {
-        let migration = s.store.migration(name).table(&s.new).paused().begin().unwrap();
+        let migration = s.store.plan(name).table(&s.new).paused().begin().unwrap();
         complete(&migration);
         assert_eq!(kept(), 1);
         if contracts {

@@ -79,7 +79,7 @@ fn open(engine: &MemoryEngine) -> Store {
 }
 
 fn contract<V: Version>(store: &Store, name: &str, table: &Table<u64, V>) {
-    let migration = store.migration(name).table(table).begin().unwrap();
+    let migration = store.plan(name).table(table).begin().unwrap();
     migration.wait().unwrap();
     migration.contract().unwrap().execute().unwrap();
 }
@@ -161,7 +161,7 @@ fn a_migration_goes_on_from_there() {
         // Before `begin`: through the last form, for a type that drops fields.
         let same = new.get(&4).unwrap().unwrap();
         new.put(&4, &same).unwrap();
-        let migration = store.migration("count").table(&new).paused().begin().unwrap();
+        let migration = store.plan("count").table(&new).paused().begin().unwrap();
         new.put(&5, &Counted { length: 2, title: "a5".into() }).unwrap();
         old.put(&6, &Pruned { title: "a6".into() }).unwrap();
         titles(&old, |it| it.title);
@@ -203,7 +203,7 @@ fn before_the_contract_the_old_type_is_needed() {
         other => panic!("{other:?}"),
     };
     refused();
-    let migration = store.migration("rename").table(&new).begin().unwrap();
+    let migration = store.plan("rename").table(&new).begin().unwrap();
     migration.wait().unwrap();
     refused();
     migration.contract().unwrap().execute().unwrap();
@@ -268,7 +268,7 @@ fn another_codec_is_not_the_same_bytes() {
     let store = open(&MemoryEngine::new());
     let _old: Table<u64, Plain<Named>> = store.table("t").unwrap();
     let new: Table<u64, Coded> = store.table("t").unwrap();
-    let error = store.migration("code").table(&new).begin().unwrap_err().to_string();
+    let error = store.plan("code").table(&new).begin().unwrap_err().to_string();
     assert!(error.contains("SAME_BYTES is declared, but its codec is \"backwards\""), "{error}");
 }
 
@@ -282,7 +282,7 @@ fn a_view_between_reads_the_older_form() {
     one.put(&2, &v1("Alan Turing", 41)).unwrap();
     let three: Table<u64, UserV3> = store.table("users").unwrap();
     let two: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("skip").table(&three).begin().unwrap();
+    let migration = store.plan("skip").table(&three).begin().unwrap();
     migration.wait().unwrap();
     let mut ada = three.get(&1).unwrap().unwrap();
     ada.email = Some("ada@example.org".into());

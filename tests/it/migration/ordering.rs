@@ -257,7 +257,7 @@ fn rule_03_while_folding_the_overlay_is_read_before_the_base_and_the_frontier_is
 #[test]
 fn rule_04_one_worker_and_verbs_join_it_first() {
     let s = scene(3000);
-    let migration = s.store.migration("split").table(&s.new).begin().unwrap();
+    let migration = s.store.plan("split").table(&s.new).begin().unwrap();
     until("the worker", || s.engine.count(Call::Cas, OVERLAY) > 20);
     migration.rollback().unwrap();
     let written = s.engine.writes(OVERLAY);
@@ -381,7 +381,7 @@ fn rule_05_begin_joins_the_sweep_of_the_generation_that_becomes_its_base() {
     let begun = Arc::new(AtomicBool::new(false));
     let (store, flag, handle) = (s.store.clone(), Arc::clone(&begun), v3.clone());
     let begin = thread::spawn(move || {
-        let migration = store.migration("born").table(&handle).paused().begin().unwrap();
+        let migration = store.plan("born").table(&handle).paused().begin().unwrap();
         flag.store(true, Ordering::SeqCst);
         migration
     });
@@ -415,7 +415,7 @@ fn rule_06_one_gate_for_several_tables_and_puts_at_from_check_their_entry() {
     let accounts: Table<u64, UserV1> = s.store.table("accounts").unwrap();
     accounts.put(&1, &first(1)).unwrap();
     let accounts: Table<u64, UserV2> = s.store.table("accounts").unwrap();
-    let migration = s.store.migration("both").table(&s.new).table(&accounts).paused().begin().unwrap();
+    let migration = s.store.plan("both").table(&s.new).table(&accounts).paused().begin().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     // Odd while a verb is at work.
     let verbs = Arc::new(AtomicU64::new(0));
@@ -583,7 +583,7 @@ fn rule_09_generation_ids_are_never_used_again() {
     let mut used: BTreeSet<String> = s.engine.record_trees().into_iter().collect();
     for round in 0..6 {
         let name = format!("round {round}");
-        let migration = s.store.migration(&name).table(&s.new).paused().begin().unwrap();
+        let migration = s.store.plan(&name).table(&s.new).paused().begin().unwrap();
         s.new.put(&1, &v2("New", "N", 1, None)).unwrap();
         let trees: BTreeSet<String> = s.engine.record_trees().into_iter().collect();
         let fresh: Vec<_> = trees.difference(&used).cloned().collect();
@@ -647,7 +647,7 @@ fn rule_09_the_tree_of_a_refused_begin_is_no_other_migration_s() {
     // The overlay of one table is made, that of the other cannot be.
     let known = s.engine.record_trees();
     s.engine.fail(Call::Open, "3/6", 1);
-    let begin = || s.store.migration("both").table(&s.new).table(&others).paused().begin();
+    let begin = || s.store.plan("both").table(&s.new).table(&others).paused().begin();
     begin().unwrap_err();
     assert!(s.engine.failed().is_some());
     let made = s.engine.record_trees().into_iter().filter(|tree| !known.contains(tree));
@@ -687,7 +687,7 @@ fn rule_10_flush_before_the_commit_that_closes_a_migration() {
         }
         let engine = HookEngine::new(image.lock().unwrap().take().unwrap());
         let store = open(&engine);
-        assert!(store.open_migration("split").unwrap().status().unwrap().phase.is_closed());
+        assert!(store.migration("split").unwrap().status().unwrap().phase.is_closed());
         let new: Table<u64, UserV2> = store.table("users").unwrap();
         let found: BTreeMap<_, _> = new.scan(..).map(Result::unwrap).collect();
         if end == "discard" {
@@ -729,12 +729,12 @@ fn rule_10_what_an_open_finds_is_flushed_before_the_sweep_builds_on_it() {
         let engine = HookEngine::new(inner.clone());
         let store = open(&engine);
         until("the sweep", || !store.is_sweeping());
-        assert!(store.open_migration("split").unwrap().status().unwrap().phase.is_closed());
+        assert!(store.migration("split").unwrap().status().unwrap().phase.is_closed());
         let lost = inner.unflushed();
         assert!(contract || lost > 20, "the sweep wrote");
         for without in 0..lost {
             let store = open(&HookEngine::new(inner.crash_image(|n| n != without)));
-            let closed = store.open_migration("split").unwrap().status().unwrap().phase.is_closed();
+            let closed = store.migration("split").unwrap().status().unwrap().phase.is_closed();
             let new: Table<u64, UserV2> = store.table("users").unwrap();
             let kept = contract || !closed;
             for id in 0..20 {
@@ -829,7 +829,7 @@ fn rule_12_a_from_write_after_complete_makes_it_incomplete_visibly() {
     s.store.close().unwrap();
     let engine = HookEngine::new(s.engine.inner().clone());
     let store = open(&engine);
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     let status = migration.status().unwrap();
     assert_eq!((status.phase, status.tables[0].backlog_unknown), (Phase::Open, true));
     let _code: Table<u64, UserV2> = store.table("users").unwrap();
@@ -930,7 +930,7 @@ fn rule_13_a_base_may_hold_records_older_than_from() {
             one.put(&id, &FeetV1 { height: id as u32 }).unwrap();
         }
         let two: Table<u64, FeetV2> = store.table("peaks").unwrap();
-        let rename = store.migration("rename").table(&two).begin().unwrap();
+        let rename = store.plan("rename").table(&two).begin().unwrap();
         rename.wait().unwrap();
         rename.contract().unwrap().execute().unwrap();
         two.put(&3, &FeetV2 { height: 300 }).unwrap();
@@ -939,7 +939,7 @@ fn rule_13_a_base_may_hold_records_older_than_from() {
         assert!(store.verify().unwrap().is_clean());
 
         let three: Table<u64, MetresV3> = store.table("peaks").unwrap();
-        let migration = store.migration("metres").table(&three).paused().begin().unwrap();
+        let migration = store.plan("metres").table(&three).paused().begin().unwrap();
         let height = |id: u64| if id == 3 { 300 } else { id as u32 };
         let check = || {
             for id in 0..20 {

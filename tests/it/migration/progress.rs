@@ -42,7 +42,7 @@ fn copied(migration: &Migration) -> u64 {
 fn by_steps(path: &Path, kind: EngineKind) -> usize {
     for run in 1..=100 {
         let (store, old, new) = open_at(path, kind);
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         let status = migration.step(AT_A_TIME).unwrap();
         drop((old, new, migration));
         if run % 2 == 0 {
@@ -67,7 +67,7 @@ fn a_program_that_runs_for_a_few_records_at_a_time_finishes() {
         for id in 0..RECORDS {
             old.put(&id, &first(id)).unwrap();
         }
-        store.migration("split").table(&new).paused().begin().unwrap();
+        store.plan("split").table(&new).paused().begin().unwrap();
         drop((old, new));
         store.close().unwrap();
         let runs = by_steps(&path, kind);
@@ -84,7 +84,7 @@ fn a_program_that_runs_for_a_few_records_at_a_time_finishes() {
         let runs = by_steps(&path, kind);
         assert!(runs <= enough, "{kind:?}: brought forward in {runs} runs");
         let (store, old, new) = open_at(&path, kind);
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         let counts = migration.status().unwrap().tables[0].counts;
         assert_eq!((counts.copied, counts.brought_forward), (RECORDS, RECORDS), "{kind:?}");
 
@@ -95,7 +95,7 @@ fn a_program_that_runs_for_a_few_records_at_a_time_finishes() {
         let runs = by_steps(&path, kind);
         assert!(runs <= 3 * enough, "{kind:?}: reverted and copied in {runs} runs");
         let (store, _old, new) = open_at(&path, kind);
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         assert_eq!(migration.status().unwrap().phase, Phase::Complete);
         migration.contract().unwrap().execute().unwrap();
         assert!(new.scan(..).all(|user| user.unwrap().1.first == "Old"));
@@ -114,7 +114,7 @@ fn a_worker_goes_on_where_it_was_at_an_orderly_close() {
     drop(s);
     for _ in 0..5 {
         let store = options().budget(slow).free_bytes_min(0).open_in(Arc::new(engine.clone())).unwrap();
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         let at_open = copied(&migration);
         assert!(at_open >= seen, "{seen} records were copied at the close, and {at_open} at the next open");
         let _new: Table<u64, UserV2> = store.table("users").unwrap();
@@ -150,7 +150,7 @@ fn a_death_between_two_flushes_counts_no_record_twice() {
         let engine = HookEngine::new(image);
         let store = open(&engine);
         let _new: Table<u64, UserV2> = store.table("users").unwrap();
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         assert!(copied(&migration) < 40);
         let counts = complete(&migration).tables[0].counts;
         assert_eq!((counts.copied, counts.quarantined), (40, 1));
@@ -174,7 +174,7 @@ fn a_pass_begins_again_after_a_death() {
     let store = open(&engine);
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     let _new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     assert_eq!(migration.status().unwrap().phase, Phase::Complete);
     engine.reset();
     migration.step(1).unwrap();
@@ -186,7 +186,7 @@ fn a_pass_begins_again_after_a_death() {
     let engine = HookEngine::new(image);
     let store = open(&engine);
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     assert_eq!(migration.status().unwrap().phase, Phase::Open);
     complete(&migration);
     assert_eq!(raw(&engine.dump(OVERLAY)[3_u64.to_be_bytes().as_slice()]).version, 2);
@@ -215,7 +215,7 @@ fn a_damaged_place_costs_time_only() {
         engine.raw(CATALOG).put(key, &damaged).unwrap();
         let store = open(&engine);
         let new: Table<u64, UserV2> = store.table("users").unwrap();
-        assert_eq!(complete(&store.open_migration("split").unwrap()).phase, Phase::Complete);
+        assert_eq!(complete(&store.migration("split").unwrap()).phase, Phase::Complete);
         let damage = store.verify().unwrap().damage;
         assert!(damage.len() == 1 && damage[0].contains("only time is lost"), "{damage:?}");
         drop((new, store));
@@ -289,11 +289,11 @@ fn a_restart_that_closes_the_store_is_done_all_the_same() {
     drop((s, migration));
     closed_at("restart", &engine, |store| {
         let _new: Table<u64, UserV2> = store.table("users").unwrap();
-        store.open_migration("split").unwrap().restart().unwrap();
+        store.migration("split").unwrap().restart().unwrap();
     });
     let store = options().background(false).open_in(Arc::new(engine.clone())).unwrap();
     // What its cast made is made again.
-    assert_eq!(copied(&store.open_migration("split").unwrap()), 0);
+    assert_eq!(copied(&store.migration("split").unwrap()), 0);
 }
 
 /// Where a pass over the overlay would go on is no place for the sweep of it to begin at.
@@ -310,7 +310,7 @@ fn a_crash_after_a_contract_leaves_nothing_unswept() {
     drop((s, migration));
     let store = quiet().open_in(Arc::new(engine.clone())).unwrap();
     let _new: Table<u64, UserV2> = store.table("users").unwrap();
-    store.open_migration("split").unwrap().contract().unwrap().execute().unwrap();
+    store.migration("split").unwrap().contract().unwrap().execute().unwrap();
     let image = engine.inner().crash_image(|_| false);
     let store = options().open_in(Arc::new(image)).unwrap();
     until("the sweep", || !store.is_sweeping());

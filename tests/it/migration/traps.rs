@@ -71,7 +71,7 @@ fn trap_backfill_resurrects_a_deleted_key() {
         let (old, new): (_, Table<u64, UserV2>) =
             (store.table("users").unwrap(), store.table("users").unwrap());
         check("reopened", Some(&old), &new);
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         if keep {
             migration.rollback().unwrap();
             migration.abandon(NewWrites::Keep).unwrap().execute().unwrap();
@@ -91,7 +91,7 @@ fn trap_backfill_resurrects_a_deleted_key() {
 #[test]
 fn trap_backfill_never_ends_under_writes() {
     let s = scene(100);
-    let migration = s.store.migration("split").table(&s.new).begin().unwrap();
+    let migration = s.store.plan("split").table(&s.new).begin().unwrap();
     let (new, next) = (s.new.clone(), AtomicU64::new(1000));
     s.engine.watch(move |call, tree| {
         if (call, tree) == (Call::Cas, OVERLAY) && std::thread::current().name() == Some("exuvia-backfill") {
@@ -190,7 +190,7 @@ fn trap_the_chain_is_changed_after_records_were_stamped_derived_entries_are_made
         old.put(&id, &CountV1(id as u32)).unwrap();
     }
     let new: Table<u64, CountV2> = store.table("counts").unwrap();
-    let migration = store.migration("tens").table(&new).paused().begin().unwrap();
+    let migration = store.plan("tens").table(&new).paused().begin().unwrap();
     new.put(&3, &CountV2(37)).unwrap();
     old.put(&4, &CountV1(40)).unwrap();
     complete(&migration);
@@ -345,7 +345,7 @@ fn trap_a_lossy_downcast_is_found_out_at_rollback() {
     assert!(s.new.put(&1, &lossy).is_err(), "also after the rollback");
 
     let s = scene(5);
-    let migration = s.store.migration("split").table(&s.new).paused().one_way().begin().unwrap();
+    let migration = s.store.plan("split").table(&s.new).paused().one_way().begin().unwrap();
     s.new.put(&1, &lossy).unwrap();
     assert_eq!(s.new.get(&1).unwrap(), Some(lossy.clone()));
     assert!(migration.status().unwrap().one_way);
@@ -406,7 +406,7 @@ fn trap_a_phase_is_half_done_at_a_crash() {
     let begin = |store: &Store| {
         let users: Table<u64, UserV2> = store.table("users").unwrap();
         let accounts: Table<u64, UserV2> = store.table("accounts").unwrap();
-        store.migration("both").table(&users).table(&accounts).paused().begin()
+        store.plan("both").table(&users).table(&accounts).paused().begin()
     };
     for verb in ["begin", "rollback", "contract", "discard"] {
         for nth in 1.. {
@@ -552,7 +552,7 @@ fn trap_cut_over_costs_do_not_grow_with_the_table() {
 fn trap_skipping_a_release_strands_the_data() {
     let s = scene(20);
     let three: Table<u64, UserV3> = s.store.table("users").unwrap();
-    let migration = s.store.migration("skip").table(&three).paused().begin().unwrap();
+    let migration = s.store.plan("skip").table(&three).paused().begin().unwrap();
     let native = UserV3 {
         first: "New".into(),
         last: "N".into(),
@@ -603,7 +603,7 @@ fn giving_up_a_migration_of_metadata_only_keeps_every_write() {
         let old: Table<u64, UserV1> = store.table("users").unwrap();
         (0..3).for_each(|id| old.put(&id, &first(id)).unwrap());
         let renamed: Table<u64, Renamed> = store.table("users").unwrap();
-        let migration = store.migration("rename").table(&renamed).begin().unwrap();
+        let migration = store.plan("rename").table(&renamed).begin().unwrap();
         renamed.put(&1, &Renamed { name: "Eva New".to_owned(), age: 1 }).unwrap();
         migration.rollback().unwrap();
         let plan = migration.abandon(writes).unwrap();
@@ -628,7 +628,7 @@ fn trap_a_no_op_migration_rewrites_everything() {
     }
     let renamed: Table<u64, Renamed> = store.table("users").unwrap();
     engine.reset();
-    let migration = store.migration("rename").table(&renamed).begin().unwrap();
+    let migration = store.plan("rename").table(&renamed).begin().unwrap();
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
     // A bulk load is refused at its start, and not after all of it.
     let records = std::iter::from_fn(|| -> Option<(u64, Renamed)> { panic!("no record is asked for") });
@@ -674,7 +674,7 @@ fn trap_a_transient_error_throws_progress_away() {
     let engine = HookEngine::new(s.engine.inner().crash_image(|_| false));
     let store = open(&engine);
     let _new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     engine.reset();
     complete(&migration);
     let inserts = engine.count(Call::Cas, OVERLAY);

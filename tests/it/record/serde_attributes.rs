@@ -539,7 +539,7 @@ fn codecs() {
     let versions = self::store();
     let _first: Table<u64, Plain<u8>> = versions.table("t").unwrap();
     let second: Table<u64, Second> = versions.table("t").unwrap();
-    let error = versions.migration("m").table(&second).begin().unwrap_err().to_string();
+    let error = versions.plan("m").table(&second).begin().unwrap_err().to_string();
     assert!(error.contains("version 2") && error.contains("give its codec a name of its own"), "{error}");
 
     #[derive(Serialize, Deserialize)]
@@ -680,7 +680,7 @@ fn types_of_which_no_value_can_be_made_are_checked_at_each_write() {
     old.put(&1, &Plain(1999)).unwrap();
     old.put(&2, &Plain(2001)).unwrap();
     let new: Table<u64, Founded> = store.table("years").unwrap();
-    let migration = store.migration("m").table(&new).begin().unwrap();
+    let migration = store.plan("m").table(&new).begin().unwrap();
     migration.wait().unwrap();
     let quarantined = new.quarantined().collect::<Result<Vec<_>, _>>().unwrap();
     assert_eq!(quarantined.len(), 1);

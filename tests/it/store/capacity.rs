@@ -49,7 +49,7 @@ fn everything_fits(store: &Store, tables: usize, length: usize) {
     let (why, by) = ("w".repeat(1024), "b".repeat(256));
     for (number, contract) in [(0, false), (1, true), (tables - 1, true)] {
         let newer: Table<u64, UserV2> = store.table(&name(number, length)).unwrap();
-        let plan = store.migration(&name(number, 256)).table(&newer).why(&*why).by(&*by);
+        let plan = store.plan(&name(number, 256)).table(&newer).why(&*why).by(&*by);
         let migration = plan.begin().unwrap().why(&*why).by(&*by);
         assert!(store.table::<u64, Plain<u64>>("one more").is_err());
         migration.wait().unwrap();
@@ -74,7 +74,7 @@ fn everything_fits(store: &Store, tables: usize, length: usize) {
     let revision = store.ledger().unwrap().len();
     let tables: Vec<Table<u64, UserV2>> =
         store.tables().iter().take(tables - 1).skip(2).map(|name| store.table(name).unwrap()).collect();
-    let all = tables.iter().fold(store.migration("all"), |plan, table| plan.table(table));
+    let all = tables.iter().fold(store.plan("all"), |plan, table| plan.table(table));
     assert!(matches!(all.begin(), Err(Error::Limit { .. })));
     assert_eq!(store.ledger().unwrap().len(), revision);
     let report = store.verify().unwrap();
@@ -138,7 +138,7 @@ fn a_migration_of_many_tables_is_told_in_sums() {
                 store.table(&name(number, 30)).unwrap()
             })
             .collect();
-        let plan = store.migration(&format!("m{first}"));
+        let plan = store.plan(&format!("m{first}"));
         let migration = tables.iter().fold(plan, |plan, table| plan.table(table)).begin().unwrap();
         migration.wait().unwrap();
         migration.contract().unwrap().execute().unwrap();

@@ -50,7 +50,7 @@ fn a_closed_store_opens_again_while_every_kind_of_handle_lives() {
         let path = scratch.path().join(kind.name());
         let (store, old) = users(kind, &path);
         let new: New = store.table("users").unwrap();
-        let migration = store.migration("split").table(&new).paused().begin().unwrap();
+        let migration = store.plan("split").table(&new).paused().begin().unwrap();
         migration.step(10).unwrap();
         let other = store.clone();
         let (mut scan, mut new_scan) = (old.scan(..), new.scan(5..));
@@ -60,7 +60,7 @@ fn a_closed_store_opens_again_while_every_kind_of_handle_lives() {
         let mut snapshot_scan = snapshot.as_ref().map(|snapshot| snapshot.scan(&old, ..).unwrap());
         let mut batch = store.batch();
         batch.put(&old, &3, v1("Bea B", 3));
-        let plan = store.migration("later");
+        let plan = store.plan("later");
         #[cfg(all(unix, feature = "control"))]
         store.control_socket(path.join("control.sock")).unwrap();
 
@@ -221,7 +221,7 @@ fn a_close_by_an_observer_on_the_workers_thread_lets_go() {
         let (send, answer) = mpsc::channel();
         *closer.answer.lock().unwrap() = Some(send);
         *closer.store.lock().unwrap() = Some(store.clone());
-        let _migration = store.migration("split").table(&new).begin().unwrap();
+        let _migration = store.plan("split").table(&new).begin().unwrap();
         answer.recv_timeout(Duration::from_secs(60)).expect("the close does not hang").unwrap();
         opens(kind, &path);
     }

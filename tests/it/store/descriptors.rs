@@ -26,7 +26,7 @@ fn in_child(place: &std::path::Path, kind: EngineKind) {
     for spare in 0..24 {
         let name = format!("with {spare}");
         allow(spare);
-        let begun = store.migration(&name).table(&new).paused().begin();
+        let begun = store.plan(&name).table(&new).paused().begin();
         let made = store.table::<u64, UserV1>(&name);
         // Whatever became of it, writers go on.
         old.put(&2, &v1("Grace Hopper", 85)).unwrap();
@@ -47,14 +47,14 @@ fn in_child(place: &std::path::Path, kind: EngineKind) {
             }
             Err(e) => {
                 assert!(e.to_string().contains("raise the limit"), "{name}: {e}");
-                assert!(store.open_migration(&name).is_err(), "{name}");
+                assert!(store.migration(&name).is_err(), "{name}");
             }
         }
         if store.tables().len() == 2 {
             store.drop_table(&name).unwrap();
         }
     }
-    let migration = store.migration("at last").table(&new).begin().unwrap();
+    let migration = store.plan("at last").table(&new).begin().unwrap();
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
     migration.contract().unwrap().execute().unwrap();
     assert!(store.verify().unwrap().is_clean());

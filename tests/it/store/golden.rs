@@ -155,7 +155,7 @@ fn made_copying() -> Dump {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
     }
     let new: New = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).why("names").by("me").paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).why("names").by("me").paused().begin().unwrap();
     migration.step(2).unwrap();
     store.flush().unwrap();
     migration.step(2).unwrap();
@@ -177,7 +177,7 @@ fn check_copying(engine: &Hooked) {
     // The cursor is as far as a flush had made durable.
     assert_eq!(status.tables[0].counts.copied, 2);
     assert_eq!(new.len().unwrap(), 6);
-    step_to_the_end(&store.open_migration("split").unwrap());
+    step_to_the_end(&store.migration("split").unwrap());
     let inventory = store.inventory().unwrap().remove(0);
     assert_eq!((inventory.records, inventory.derived), ([(2, 6)].into(), 6));
     assert!(store.verify().unwrap().is_clean());
@@ -192,7 +192,7 @@ fn open_migration() -> (Hooked, Store, Migration) {
     }
     old.put(&4, &v1("Single", 30)).unwrap();
     let new: New = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).why("names").by("me").paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).why("names").by("me").paused().begin().unwrap();
     step_to_the_end(&migration);
     for id in [1, 6, 8] {
         new.put(&id, &v2("Bob", &format!("B{id}"), 40, Some("b@x"))).unwrap();
@@ -292,7 +292,7 @@ fn check_every_kind_of_overlay_entry(engine: &Hooked) {
     for id in [4, 7, 8] {
         new.put(&id, &v2("Mended", "M", 1, None)).unwrap();
     }
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     step_to_the_end(&migration);
     migration.contract().unwrap().execute().unwrap();
     assert!(old.get(&1).is_err());
@@ -307,7 +307,7 @@ fn made_one_way() -> Dump {
     let old: Old = store.table("users").unwrap();
     old.put(&1, &v1("Ann N1", 30)).unwrap();
     let new: New = store.table("users").unwrap();
-    store.migration("split").table(&new).one_way().paused().begin().unwrap();
+    store.plan("split").table(&new).one_way().paused().begin().unwrap();
     new.put(&2, &v2("Bob Bill", "B", 40, Some("b@x"))).unwrap();
     dump(engine.inner())
 }
@@ -345,7 +345,7 @@ fn check_rolled_back(store: &Store) {
     let new: New = store.table("users").unwrap();
     let fenced = new.put(&1, &v2("Bob", "B", 1, None)).unwrap_err();
     assert!(fenced.to_string().contains("fenced"), "{fenced}");
-    store.open_migration("split").unwrap().resume().unwrap();
+    store.migration("split").unwrap().resume().unwrap();
     new.put(&1, &v2("Bob", "B", 1, None)).unwrap();
 }
 
@@ -382,7 +382,7 @@ fn check_folding(engine: &Hooked) {
     let old: Old = store.table("users").unwrap();
     assert_eq!(all_old(&old), old_of_open(), "whether or not it is folded yet");
     // A fold needs no code, so it goes on by itself.
-    let status = store.open_migration("split").unwrap().wait().unwrap();
+    let status = store.migration("split").unwrap().wait().unwrap();
     assert_eq!(status.phase, Phase::Abandoned);
     assert_eq!(all_old(&old), old_of_open());
     assert_eq!(told(&store)[3..], ["rollback", "fold", "abandon"]);

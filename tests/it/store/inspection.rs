@@ -17,7 +17,7 @@ fn one_round(store: &Store, number: u64) -> exuvia::Result<()> {
     let old: Table<u64, UserV1> = store.table("users")?;
     let new: Table<u64, UserV2> = store.table("users")?;
     for (way, keep) in [("discarded", NewWrites::Discard), ("kept", NewWrites::Keep)] {
-        let migration = store.migration(&format!("{way} {number}")).table(&new).paused().begin()?;
+        let migration = store.plan(&format!("{way} {number}")).table(&new).paused().begin()?;
         new.put(&(number % RECORDS), &v2("New", "N", 1, None))?;
         migration.step(100)?;
         migration.rollback()?;
@@ -72,7 +72,7 @@ fn beside_quick_verbs(store: &Store, rounds: u64) {
             store.migrations().unwrap();
             store.stats().unwrap();
             store.space().unwrap();
-            store.migration("planned").table(&new).expected_bytes().unwrap();
+            store.plan("planned").table(&new).expected_bytes().unwrap();
             let copy = MemoryEngine::new();
             store.copy_in(&copy).unwrap();
         }

@@ -42,7 +42,7 @@ fn observed(from: Duration) -> Vec<Work> {
             thread::sleep(SLOW);
         }
     });
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     migration.wait().unwrap();
     migration.contract().unwrap().execute().unwrap();
     while store.is_sweeping() {

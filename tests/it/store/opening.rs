@@ -34,7 +34,7 @@ fn make(store: &Store, state: &str) {
         return;
     }
     let new: New = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(10).unwrap();
     new.put(&3, &v2("Bob", "B3", 40, Some("b@x"))).unwrap();
     old.put(&30, &v1("Old O30", 50)).unwrap();

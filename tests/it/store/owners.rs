@@ -73,7 +73,7 @@ fn an_owner_whose_directory_was_replaced_notices_and_destroys_nothing() {
                 "flush" => told.extend(owner.flush().err()),
                 "begin" => {
                     let new: Table<u64, UserV2> = owner.table("users").unwrap();
-                    told.extend(owner.migration("split").table(&new).begin().err());
+                    told.extend(owner.plan("split").table(&new).begin().err());
                 }
                 "table" => told.extend(owner.table::<u64, UserV1>("more").err()),
                 _ => {}

@@ -24,7 +24,7 @@ fn a_read_only_store_refuses_every_write_and_every_verb() {
         (store.table("users").unwrap(), store.table("users").unwrap());
     assert_eq!((old.len().unwrap(), new.len().unwrap()), (21, 21));
     assert_eq!(new.get(&100).unwrap(), s.new.get(&100).unwrap());
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     assert_eq!(store.migrations().unwrap().len(), 1);
     let refusals: Vec<(&str, Result<()>)> = vec![
         ("put", old.put(&1, &first(1))),
@@ -34,7 +34,7 @@ fn a_read_only_store_refuses_every_write_and_every_verb() {
         ("bulk load", old.bulk_load([]).map(|_| ())),
         ("rename", store.rename_table("users", "people")),
         ("drop", store.drop_table("users")),
-        ("begin", store.migration("m").table(&new).begin().map(|_| ())),
+        ("begin", store.plan("m").table(&new).begin().map(|_| ())),
         ("pause", migration.pause()),
         ("unpause", migration.unpause()),
         ("step", migration.step(1).map(|_| ())),

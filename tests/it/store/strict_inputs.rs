@@ -18,7 +18,7 @@ fn refused<T: std::fmt::Debug>(result: exuvia::Result<T>, of: &str) {
 #[test]
 fn values_out_of_range_are_refused_where_they_are_used() {
     let scene = scene(3);
-    let migration = scene.store.migration("split").table(&scene.new).paused().begin().unwrap();
+    let migration = scene.store.plan("split").table(&scene.new).paused().begin().unwrap();
     let open = |options: exuvia::Options| options.open_in(Arc::new(MemoryEngine::new()));
     for share in [7.0, 0.0, -0.3, 1.000_001, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let budget = Budget::default().core_share(share);

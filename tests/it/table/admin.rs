@@ -83,7 +83,7 @@ fn handles_of_a_dropped_table_say_so_for_good() {
         is_dropped(s.old.remove(&1));
         is_dropped(s.old.len());
         is_dropped(s.old.clear());
-        is_dropped(s.store.migration("m").table(&s.new).begin().map(|_| ()));
+        is_dropped(s.store.plan("m").table(&s.new).begin().map(|_| ()));
     };
     check();
     // What the scan had read is answered; then comes the error, and never an end.

@@ -67,7 +67,7 @@ fn a_put_beside_a_fold_keeps_a_dropped_field_that_was_written_under_it() {
         old.put(&id, &noted("Ann", "first")).unwrap();
     }
     let new: Table<u64, Bare> = store.table("notes").unwrap();
-    let migration = store.migration("bare").table(&new).paused().begin().unwrap();
+    let migration = store.plan("bare").table(&new).paused().begin().unwrap();
     new.put(&1000, &bare("Zoe")).unwrap();
     new.put(&2000, &bare("Eva")).unwrap();
     migration.rollback().unwrap();
@@ -245,7 +245,7 @@ fn a_dropped_field_is_kept_as_it_was_written_last() {
         assert_eq!(old.get(&1).unwrap(), Some(noted("new", note)));
     };
     written_between(BASE, "settled");
-    let migration = store.migration("drop").table(&new).paused().begin().unwrap();
+    let migration = store.plan("drop").table(&new).paused().begin().unwrap();
     written_between(OVERLAY, "open");
     complete(&migration);
     written_between(OVERLAY, "complete");

@@ -92,7 +92,7 @@ fn a_plain_type_leaves_no_trace_in_the_store() {
     assert_eq!(bytes.0, bytes.1);
     // And a migration from it.
     let new: Table<u64, NoteV2> = store.table("notes").unwrap();
-    let migration = store.migration("stars").table(&new).paused().begin().unwrap();
+    let migration = store.plan("stars").table(&new).paused().begin().unwrap();
     new.put(&3, &NoteV2 { text: "three".into(), tags: vec![], stars: 3 }).unwrap();
     complete(&migration);
     migration.rollback().unwrap();

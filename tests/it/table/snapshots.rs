@@ -36,7 +36,7 @@ fn a_snapshot_and_a_scan_are_of_one_moment_through_every_verb() {
     };
     let is = |id: u64, changed: u64| if id < changed { v2("Eva", "New", 1, None) } else { first2(id) };
     take(0);
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     take(0);
     migration.step(30).unwrap();
     new.put(&0, &v2("Eva", "New", 1, None)).unwrap();

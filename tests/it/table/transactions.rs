@@ -70,7 +70,7 @@ fn rule_06_a_transaction_that_spans_a_change_of_state_is_tried_again() {
         let migration = Cell::new(None);
         let name = format!("split {round}");
         moved("begin", reads, &|| {
-            migration.set(Some(s.store.migration(&name).table(&s.new).paused().begin().unwrap()));
+            migration.set(Some(s.store.plan(&name).table(&s.new).paused().begin().unwrap()));
         });
         let migration = migration.take().unwrap();
         complete(&migration);

@@ -68,7 +68,7 @@ fn bank(store: &Store, backup: impl Fn(usize)) {
         old.put(&account, &AccountV1 { cents: CENTS }).unwrap();
     }
     let new: Table<u64, AccountV2> = store.table("accounts").unwrap();
-    let migration = store.migration("owners").table(&new).paused().begin().unwrap();
+    let migration = store.plan("owners").table(&new).paused().begin().unwrap();
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     let transfer = |round: u64| {
         let (from, to) = (round % ACCOUNTS, (round * 7 + 3) % ACCOUNTS);
@@ -169,7 +169,7 @@ fn a_backup_under_load_is_of_one_moment_on_disk() {
             assert_eq!(entries.last().unwrap().what, "backup");
             check(&opened);
             if number == 3 {
-                let migration = opened.open_migration("owners").unwrap();
+                let migration = opened.migration("owners").unwrap();
                 let code: Table<u64, AccountV2> = opened.table("accounts").unwrap();
                 migration.unpause().unwrap();
                 assert_eq!(migration.wait().unwrap().phase, Phase::Complete);

@@ -29,7 +29,7 @@ fn grown(path: &Path, kind: EngineKind) -> BTreeMap<u64, UserV2> {
         old.remove(&id).unwrap();
     }
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(KEPT as usize / 2).unwrap();
     new.put(&3, &v2("Eve", "E", 9, Some("e@x"))).unwrap();
     old.put(&3, &v1("Eve F", 9)).unwrap();
@@ -87,7 +87,7 @@ fn a_compacted_store_is_the_same_and_smaller() {
 
         let store = Store::open(&path).unwrap();
         let new: Table<u64, UserV2> = store.table("users").unwrap();
-        let migration = store.open_migration("split").unwrap();
+        let migration = store.migration("split").unwrap();
         migration.unpause().unwrap();
         assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
         migration.contract().unwrap().execute().unwrap();

@@ -33,7 +33,7 @@ fn a_copy_is_the_store_in_another_engine() {
             old.put(&id, &name(id, 1)).unwrap();
         }
         let new: Table<u64, UserV2> = store.table("users").unwrap();
-        let migration = store.migration("split").table(&new).paused().begin().unwrap();
+        let migration = store.plan("split").table(&new).paused().begin().unwrap();
         migration.step(200).unwrap();
         new.put(&3, &v2("Eve", "E", 9, Some("e@x"))).unwrap();
         old.put(&3, &v1("Eve F", 9)).unwrap();
@@ -50,7 +50,7 @@ fn a_copy_is_the_store_in_another_engine() {
             assert_eq!(ledger[..ledger.len() - 1], store.ledger().unwrap());
             assert_eq!(ledger.last().unwrap().what, "copy");
             let new2: Table<u64, UserV2> = copied.table("users").unwrap();
-            let migration = copied.open_migration("split").unwrap();
+            let migration = copied.migration("split").unwrap();
             migration.unpause().unwrap();
             assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
             assert_eq!(new2.get(&3).unwrap(), Some(v2("Eve", "F", 9, Some("e@x"))));

@@ -78,7 +78,7 @@ fn encoded_values_become_version_1_and_migrate() {
     says(&e, &["table users", "not empty"]);
 
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    store.migration("split").table(&new).begin().unwrap().wait().unwrap();
+    store.plan("split").table(&new).begin().unwrap().wait().unwrap();
     assert_eq!(new.get(&8).unwrap(), Some(v2("Ann", "N8", 8, None)));
     assert!(store.verify().unwrap().is_clean());
     drop((users, new));
@@ -208,7 +208,7 @@ fn while_it_runs_the_table_is_empty_and_not_written() {
     let more2: Table<u64, UserV2> = store.table("more").unwrap();
     let e = import(&source).as_encoded(&more, |bytes| {
         if bytes[7] == 5 {
-            store.migration("split").table(&more2).begin().unwrap();
+            store.plan("split").table(&more2).begin().unwrap();
             more.put(&1000, &name(1000)).unwrap();
         }
         key(bytes)

@@ -25,7 +25,7 @@ fn open_migration(kind: EngineKind, path: &Path) {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
     }
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(10).unwrap();
     new.put(&1, &v2("Bob", "B1", 20, Some("b@x"))).unwrap();
     new.put(&15, &v2("Bob", "B15", 20, Some("b@x"))).unwrap();
@@ -111,7 +111,7 @@ fn a_whole_store_comes_along_whole_and_to_the_other_engine() {
             assert_eq!(was[..], is[..is.len() - 1]);
             assert_eq!(is.last().unwrap().what, "salvage");
             // The migration goes on, to its end.
-            let migration = store.open_migration("split").unwrap();
+            let migration = store.migration("split").unwrap();
             while migration.step(1000).unwrap().phase != Phase::Complete {}
             assert_eq!(views(&store), views(&source));
             migration.contract().unwrap().execute().unwrap();
@@ -166,7 +166,7 @@ fn a_damaged_record_costs_that_record_only() {
                 _ => assert_eq!((at_old, at_new), (&Ok(None), &Ok(None)), "{tree} {bad}"),
             }
             // And the migration can be ended: either way.
-            let migration = store.open_migration("split").unwrap();
+            let migration = store.migration("split").unwrap();
             if bad % 2 == 0 {
                 while migration.step(1000).unwrap().phase != Phase::Complete {}
                 migration.contract().unwrap().execute().unwrap();
@@ -250,7 +250,7 @@ fn a_catalog_with_a_wrong_name_is_taken_as_it_reads() {
         assert!(told.iter().any(|(_, why)| why.contains("it is taken as it reads")), "{told:?}");
         let store = open(&to);
         assert_eq!(views(&store), expected);
-        store.open_migration("xplit").unwrap();
+        store.migration("xplit").unwrap();
     }
 }
 
@@ -289,7 +289,7 @@ fn a_store_without_a_catalog_is_made_up_from_its_records() {
         assert_eq!(salvage.tables, ["users"]);
         let store = open(&to);
         assert_eq!(views(&store), expected, "both versions can be read");
-        let migration = store.open_migration("salvaged users").unwrap();
+        let migration = store.migration("salvaged users").unwrap();
         assert_eq!(migration.status().unwrap().phase, Phase::RolledBack, "nothing goes on by itself");
         migration.resume().unwrap();
         while migration.step(1000).unwrap().phase != Phase::Complete {}

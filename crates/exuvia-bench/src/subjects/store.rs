@@ -89,7 +89,7 @@ impl Exuvia {
     }
 
     fn migration(&self) -> Result<Migration, Failure> {
-        self.store.open_migration(MIGRATION).map_err(|e| Failure::subject("migration", e))
+        self.store.migration(MIGRATION).map_err(|e| Failure::subject("migration", e))
     }
 }
 
@@ -157,7 +157,7 @@ impl Subject for Exuvia {
     }
 
     fn begin(&self, _to: u32) -> Result<(), Failure> {
-        let begun = self.store.migration(MIGRATION).table(&self.v2).begin();
+        let begun = self.store.plan(MIGRATION).table(&self.v2).begin();
         begun.map(drop).map_err(|e| Failure::subject("begin", e))
     }
 

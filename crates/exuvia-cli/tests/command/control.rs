@@ -36,7 +36,7 @@ fn running() -> Running {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
     }
     let new = store.table("users").unwrap();
-    store.migration("split").table(&new).paused().begin().unwrap();
+    store.plan("split").table(&new).paused().begin().unwrap();
     let running = Running { scratch, store, old, new };
     running.store.control_socket(running.socket()).unwrap();
     running
@@ -96,7 +96,7 @@ fn the_command_drives_a_running_store() {
     run(&["resume", at, "split"], DONE);
     run(&["budget", at, "split", "--pause-us", "500", "--core-share", "0.5"], DONE);
     run(&["unpause", at, "split", "--by", "eve"], DONE);
-    running.store.open_migration("split").unwrap().wait().unwrap();
+    running.store.migration("split").unwrap().wait().unwrap();
     run(&["pause", at, "split"], DONE);
     assert_eq!(running.new.get(&1).unwrap(), Some(v2("Old", "O", 1, None)));
 
@@ -135,7 +135,7 @@ fn a_budget_for_a_store_that_nobody_has_open_is_refused_with_the_reason() {
     let store = Store::open(&path).unwrap();
     let _old: Table<u64, UserV1> = store.table("more").unwrap();
     let later: Table<u64, UserV2> = store.table("more").unwrap();
-    let _begun = store.migration("split").table(&later).paused().begin().unwrap();
+    let _begun = store.plan("split").table(&later).paused().begin().unwrap();
     store.close().unwrap();
     refused(&["budget", at, "split"], REFUSED, &["no program has the store open", "Options::budget"]);
     refused(&["budget", at, "spilt"], REFUSED, &["no migration of this name"]);
@@ -269,7 +269,7 @@ fn clients_that_do_nothing_are_few_and_hold_nothing() {
     let mut idle: Vec<UnixStream> = (0..8).map(|_| running.connect()).collect();
     let mut refused = running.connect();
     assert_eq!(kind(&answer(&mut refused)), "busy");
-    running.store.open_migration("split").unwrap().rollback().unwrap();
+    running.store.migration("split").unwrap().rollback().unwrap();
     idle.pop();
     until("a free place", || {
         let mut stream = running.connect();
@@ -282,7 +282,7 @@ fn clients_that_do_nothing_are_few_and_hold_nothing() {
     let mut deaf = idle.pop().unwrap();
     deaf.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     while deaf.write_all(b"{\"exuvia\":1,\"verb\":\"status\"}\n").is_ok() {}
-    running.store.open_migration("split").unwrap().resume().unwrap();
+    running.store.migration("split").unwrap().resume().unwrap();
     running.store.clone().close().unwrap();
     // Had the close waited for their deadlines, they would have been told that they are late.
     for mut idle in idle {

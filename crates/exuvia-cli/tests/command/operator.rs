@@ -21,7 +21,7 @@ fn half_way(kind: EngineKind, path: &Path) {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
     }
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     migration.step(10).unwrap();
     new.put(&3, &v2("Eve", "E", 9, Some("e@x"))).unwrap();
     store.close().unwrap();
@@ -66,7 +66,7 @@ fn a_store_without_its_program_is_rolled_back_paused_and_resumed_on(kind: Engine
     // The program finds what the operator left: no backfill before it is told to.
     let store = Store::open(&path).unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.open_migration("split").unwrap();
+    let migration = store.migration("split").unwrap();
     assert_eq!(new.get(&3).unwrap(), Some(v2("Eve", "E", 9, Some("e@x"))));
     assert_eq!(migration.status().unwrap().backfill, exuvia::migration::Backfill::Paused);
     migration.why("enough seen").by("eve").unpause().unwrap();
@@ -76,7 +76,7 @@ fn a_store_without_its_program_is_rolled_back_paused_and_resumed_on(kind: Engine
 }
 
 fn migration_phase(store: &Store) -> Phase {
-    store.open_migration("split").unwrap().wait().unwrap().phase
+    store.migration("split").unwrap().wait().unwrap().phase
 }
 
 #[test]

@@ -283,7 +283,7 @@ fn an_open_migration_is_read_at_either_side_on(kind: EngineKind) {
         old.put(&id, &v1(&format!("Ann N{id}"), 30)).unwrap();
     }
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    store.migration("split").table(&new).paused().begin().unwrap();
+    store.plan("split").table(&new).paused().begin().unwrap();
     new.put(&2, &v2("Bob", "B", 40, Some("b@x"))).unwrap();
     old.remove(&3).unwrap();
     drop((old, new));

@@ -40,7 +40,7 @@ fn look(store: &Store, how: &str) -> Model {
     let tables = store.tables();
     if tables.iter().any(|name| name == "users") {
         let new = new(store).unwrap();
-        if let Ok(migration) = store.open_migration("split") {
+        if let Ok(migration) = store.migration("split") {
             let phase = migration.status().unwrap().phase;
             seen.phase = Some(match phase {
                 Phase::Complete => Phase::Open,

@@ -75,7 +75,7 @@ fn notes(store: &Store) -> Result<Table<u64, Note>> {
 /// The migration, with the code that it needs.
 fn split(store: &Store) -> Result<Migration> {
     new(store)?;
-    store.open_migration("split")
+    store.migration("split")
 }
 
 fn put_old(id: u64, last: &'static str, age: u32) -> Step {
@@ -124,7 +124,7 @@ fn load() -> Vec<Step> {
 fn begin() -> Step {
     step(
         "begin",
-        |store| store.migration("split").table(&new(store)?).paused().begin().map(drop),
+        |store| store.plan("split").table(&new(store)?).paused().begin().map(drop),
         |model| {
             model.phase = Some(Phase::Open);
             model.at_begin = model.users().clone();

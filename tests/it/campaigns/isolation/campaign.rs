@@ -159,7 +159,7 @@ fn look(store: &Store, tables: &Tables, history: &History) {
 }
 
 fn operate(store: &Store, tables: &Tables, rng: &mut Rng) -> Result<()> {
-    let migration = store.migration("m").table(&tables.new[0]).table(&tables.new[1]).begin()?;
+    let migration = store.plan("m").table(&tables.new[0]).table(&tables.new[1]).begin()?;
     for _ in 0..2 + rng.below(3) {
         thread::sleep(Duration::from_micros(rng.below(1500) as u64));
         match rng.below(3) {

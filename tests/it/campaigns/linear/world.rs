@@ -398,14 +398,14 @@ impl World {
             return Ok(migration);
         }
         let open = self.store.migrations()?.into_iter().find(|status| !status.phase.is_closed());
-        self.store.open_migration(&open.map_or_else(|| "none".to_owned(), |status| status.name))
+        self.store.migration(&open.map_or_else(|| "none".to_owned(), |status| status.name))
     }
 
     fn verb(&self, verb: Verb) -> Result<()> {
         match verb {
             Verb::Begin { to } => {
                 let name = format!("m{}", self.migrations.fetch_add(1, Ordering::SeqCst));
-                let plan = self.store.migration(&name);
+                let plan = self.store.plan(&name);
                 let plan = if to == 2 {
                     self.tables.v2.iter().fold(plan, |plan, table| plan.table(table))
                 } else {

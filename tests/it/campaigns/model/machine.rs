@@ -216,7 +216,7 @@ impl Opened {
     }
 
     fn migration(&self, index: usize) -> Result<Migration> {
-        self.store.open_migration(&migration_name(index))
+        self.store.migration(&migration_name(index))
     }
 
     /// Makes a write or a verb.
@@ -229,7 +229,7 @@ impl Opened {
                 for (table, to) in tables {
                     handles.push(self.handle(*table, *to)?);
                 }
-                let plan = self.store.migration(&migration_name(*index)).paused();
+                let plan = self.store.plan(&migration_name(*index)).paused();
                 let plan = if *one_way { plan.one_way() } else { plan };
                 handles.iter().fold(plan, |plan, handle| handle.plan(plan)).begin().map(drop)
             }
@@ -672,7 +672,7 @@ impl Sut {
     /// Every record of the base was copied once, however often the process died on the way; the ledger says the same.
     fn everything_is_counted(&mut self, index: usize) {
         let store = &self.opened().store;
-        let status = store.open_migration(&migration_name(index)).and_then(|migration| migration.status());
+        let status = store.migration(&migration_name(index)).and_then(|migration| migration.status());
         let ledger = store.ledger();
         if self.died(Vec::new()) {
             return;

@@ -85,7 +85,7 @@ fn race(engine: Arc<dyn Engine>, seed: u64) {
     }
     opened.make(&Op::Begin { index: 0, tables: vec![(0, 2), (1, 2)], one_way: false }).expect("begin");
     world = world.begin(0, &[(0, 2), (1, 2)], false).after.expect("begin");
-    let migration = store.open_migration(&migration_name(0)).expect("it is open");
+    let migration = store.migration(&migration_name(0)).expect("it is open");
     migration.unpause().expect("unpause");
 
     let stop = AtomicBool::new(false);

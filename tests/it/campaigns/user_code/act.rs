@@ -211,7 +211,7 @@ impl Hook {
 
     fn call(&self) -> Result<(), Error> {
         let (store, old) = (&self.store, &self.old);
-        let migration = || store.open_migration("m");
+        let migration = || store.migration("m");
         let beside = || store.table::<u64, BesideOne>("beside");
         match self.act {
             Act::Panics | Act::Sleeps => Ok(()),
@@ -251,7 +251,7 @@ impl Hook {
             Act::Abandons => migration()?.abandon(NewWrites::Keep)?.execute(),
             Act::BeginsAnother => {
                 let table = store.table::<u64, BesideTwo>("beside")?;
-                let other = store.migration("other").table(&table).begin()?;
+                let other = store.plan("other").table(&table).begin()?;
                 other.wait()?;
                 other.contract()?.execute()
             }

@@ -73,7 +73,7 @@ impl Life {
     }
 
     fn migration(&self) -> Result<Migration, Error> {
-        self.store.open_migration("m")
+        self.store.migration("m")
     }
 
     fn migrated(&self) -> &Table<Id, Two> {
@@ -92,7 +92,7 @@ impl Life {
         }),
         ("begin", |life| {
             if life.migration().is_err() {
-                life.store.migration("m").table(life.migrated()).paused().begin()?;
+                life.store.plan("m").table(life.migrated()).paused().begin()?;
             }
             Ok(())
         }),

@@ -106,7 +106,7 @@ fn casts_after(
     });
     let store = memory();
     let (old, new) = numbered(&store, "t", number);
-    let migration = store.migration("m").table(&new).begin().unwrap();
+    let migration = store.plan("m").table(&new).begin().unwrap();
     until("a cast", || begun.load(Ordering::SeqCst) > 0);
     let before = begun.load(Ordering::SeqCst);
     elsewhere("the verb", move || verb(&store, &migration, &old));
@@ -136,7 +136,7 @@ fn a_rollback_waits_for_one_cast_of_what_old_writers_left() {
         });
         let store = memory();
         let (old, new) = numbered(&store, "t", 4);
-        let migration = store.migration("m").table(&new).begin().unwrap();
+        let migration = store.plan("m").table(&new).begin().unwrap();
         migration.wait().unwrap();
         migration.pause().unwrap();
         for id in 0..100 {
@@ -175,7 +175,7 @@ fn a_contract_that_is_known_to_fail_fences_nobody_off() {
     let store = memory();
     let (old, new) = numbered(&store, "t", 6);
     old.put(&77, &One(5)).unwrap();
-    let migration = store.migration("m").table(&new).begin().unwrap();
+    let migration = store.plan("m").table(&new).begin().unwrap();
     migration.wait().unwrap();
     let flips = || store.stats().unwrap().flips.count();
     let before = flips();
@@ -202,7 +202,7 @@ fn whoever_waits_beside_old_writers_that_are_faster_is_told() {
     });
     let store = memory();
     let (old, new) = (store.table::<u64, One>("t").unwrap(), store.table::<u64, Two>("t").unwrap());
-    let migration = store.migration("m").table(&new).begin().unwrap();
+    let migration = store.plan("m").table(&new).begin().unwrap();
     migration.wait().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (writer, stopped) = (old.clone(), Arc::clone(&stop));
@@ -326,7 +326,7 @@ fn a_worker_that_a_panic_ends_is_seen() {
             panic!("the engine has a fault");
         }
     });
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     let waiting = migration.clone();
     let told = elsewhere("a wait", move || waiting.wait()).unwrap_err();
     assert!(told.to_string().contains("panicked: the engine has a fault; unpause"), "{told}");
@@ -453,14 +453,14 @@ fn user_code_of_two_migrations_does_not_wait_in_a_ring() {
         let mut migrations = Vec::new();
         for (own, other, number) in [((left, "a"), (right, "b"), 8), ((right, "b"), (left, "a"), 9)] {
             let (_old, new) = numbered(own.0, own.1, number);
-            migrations.push(own.0.migration(own.1).table(&new).paused().begin().unwrap());
+            migrations.push(own.0.plan(own.1).table(&new).paused().begin().unwrap());
             let (other, name) = (other.0.clone(), other.1);
             let (answers, barrier, once) =
                 (Arc::clone(&answers), Arc::clone(&barrier), AtomicBool::new(false));
             castings.push(Casting::set(number, move || {
                 if !once.swap(true, Ordering::SeqCst) {
                     barrier.wait();
-                    let answer = other.open_migration(name).and_then(|migration| migration.pause());
+                    let answer = other.migration(name).and_then(|migration| migration.pause());
                     answers.lock().push(answer);
                 }
             }));
@@ -488,26 +488,26 @@ fn user_code_of_two_migrations_does_not_wait_in_a_ring() {
 fn user_code_does_not_wait_in_a_ring_over_a_proof() {
     let store = memory();
     let (old_b, new_b) = numbered(&store, "b", 11);
-    let b = store.migration("b").table(&new_b).paused().begin().unwrap();
+    let b = store.plan("b").table(&new_b).paused().begin().unwrap();
     complete(&b);
     old_b.put(&7, &One(12)).unwrap();
     let (from_proof, from_worker) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
     let (calls, told) = (store.clone(), Arc::clone(&from_proof));
     let _proven = Casting::set(12, move || {
         if thread::current().name() == Some("exuvia-prove") {
-            told.lock().push(calls.open_migration("a").and_then(|migration| migration.pause()));
+            told.lock().push(calls.migration("a").and_then(|migration| migration.pause()));
         }
     });
     let (calls, once) = (store.clone(), AtomicBool::new(false));
     let told = Arc::clone(&from_worker);
     let _contracts = Casting::set(13, move || {
         if !once.swap(true, Ordering::SeqCst) {
-            let contract = calls.open_migration("b").and_then(|migration| migration.contract());
+            let contract = calls.migration("b").and_then(|migration| migration.contract());
             told.lock().push(contract.and_then(|plan| plan.execute()));
         }
     });
     let (_old_a, new_a) = numbered(&store, "a", 13);
-    let a = store.migration("a").table(&new_a).begin().unwrap();
+    let a = store.plan("a").table(&new_a).begin().unwrap();
     until("the contract", || from_worker.lock().len() == 1);
     from_worker.lock().remove(0).unwrap();
     assert!(matches!(from_proof.lock()[..], [Err(Error::State { .. })]), "{:?}", from_proof.lock());
@@ -539,7 +539,7 @@ fn the_last_handle_may_go_in_user_code() {
         old.put(&id, &first(id)).unwrap();
     }
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    drop(store.migration("split").table(&new).begin().unwrap());
+    drop(store.plan("split").table(&new).begin().unwrap());
     *holder.0.lock() = Some(old);
     drop((store, new));
     until("it is closed", || holder.0.lock().is_none());
@@ -550,7 +550,7 @@ fn the_last_handle_may_go_in_user_code() {
     });
     let store = store.unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    store.open_migration("split").unwrap().wait().unwrap();
+    store.migration("split").unwrap().wait().unwrap();
     assert_eq!(new.len().unwrap(), 200);
 }
 
@@ -616,7 +616,7 @@ fn a_verb_is_done_without_a_thread_and_its_work_is_when_there_is_one() {
         assert!(matches!(backfill, Backfill::Waiting(Waiting::Thread { .. })), "{backfill:?}");
     };
     refuse();
-    let begun = store.migration("split").table(&new).begin();
+    let begun = store.plan("split").table(&new).begin();
     let told = begun.as_ref().map(no_thread);
     allow();
     told.as_ref().unwrap();

@@ -97,7 +97,7 @@ fn the_floor_of_free_space_pauses_the_backfill_on(kind: EngineKind) {
     store.flush().unwrap();
     fs::write(&ballast, vec![1; 40 << 20]).unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     let waits = || match migration.status().unwrap().backfill {
         Backfill::Waiting(Waiting::Space { free, floor: named }) => free < floor && named == floor,
         _ => false,
@@ -135,7 +135,7 @@ fn a_backfill_into_a_full_disk_goes_on_after_a_reopen_on(kind: EngineKind) {
     let (free, margin) = (free_bytes(&mount.0), 2 << 20);
     fs::write(&ballast, vec![1; (free - margin) as usize]).unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let ended = match store.migration("split").table(&new).begin() {
+    let ended = match store.plan("split").table(&new).begin() {
         Ok(migration) => migration.wait().map(drop).unwrap_err(),
         Err(e) => e,
     };
@@ -151,9 +151,9 @@ fn a_backfill_into_a_full_disk_goes_on_after_a_reopen_on(kind: EngineKind) {
     let store = options(0).open(&path).unwrap();
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = match store.open_migration("split") {
+    let migration = match store.migration("split") {
         Ok(migration) => migration,
-        Err(_) => store.migration("split").table(&new).begin().unwrap(),
+        Err(_) => store.plan("split").table(&new).begin().unwrap(),
     };
     assert_eq!(migration.wait().unwrap().phase, Phase::Complete);
     for id in 0..records {

@@ -177,7 +177,7 @@ fn a_damaged_progress_costs_time_only() {
 
         let store = open(&engine).unwrap();
         let new: Table<u64, UserV2> = store.table("users").unwrap();
-        let status = store.open_migration("split").unwrap();
+        let status = store.migration("split").unwrap();
         // Made by hand it was paused.
         status.unpause().unwrap();
         assert_eq!(status.wait().unwrap().phase, Phase::Complete);
@@ -313,7 +313,7 @@ fn versions_that_the_table_is_past_or_not_yet_at_are_refused() {
     version(late(), 1, &["records of version 1", "oldest type of this lineage is version 4"]);
 
     let new: Table<u64, UserV3> = store.table("users").unwrap();
-    let migration = store.migration("born").table(&new).begin().unwrap();
+    let migration = store.plan("born").table(&new).begin().unwrap();
     migration.wait().unwrap();
     migration.contract().unwrap().execute().unwrap();
     // Retired, at a handle that was open and at one that is opened.

@@ -149,7 +149,7 @@ fn damaged_records_under_a_migration() {
     let store = open(&engine);
     let old: Table<u64, UserV1> = store.table("users").unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).paused().begin().unwrap();
+    let migration = store.plan("split").table(&new).paused().begin().unwrap();
     while migration.step(64).unwrap().phase != Phase::Complete {}
     let overlay = engine.raw("1/3");
     let good = overlay.get(&other.to_be_bytes()).unwrap().unwrap().to_vec();
@@ -254,7 +254,7 @@ fn keys_and_values_over_the_limit_are_refused_and_nothing_is_written_on(kind: En
     let half = "n".repeat(value_max * 5 / 8);
     users.put(&"b".to_owned(), &v1(&format!("{half} B"), 1)).unwrap();
     let new: Table<String, UserV2> = store.table("users").unwrap();
-    let migration = store.migration("split").table(&new).begin().unwrap();
+    let migration = store.plan("split").table(&new).begin().unwrap();
     migration.wait().unwrap();
     if kind == EngineKind::Sled {
         limit(new.put(&"a".to_owned(), &v2(&half, "A", 1, None)), &["all its forms together"]);
@@ -289,7 +289,7 @@ fn a_damaged_quarantine_entry_is_named() {
     let users: Table<u64, UserV1> = store.table("users").unwrap();
     users.put(&VICTIM, &v1("Single", 1)).unwrap();
     let new: Table<u64, UserV2> = store.table("users").unwrap();
-    store.migration("split").table(&new).begin().unwrap().wait().unwrap();
+    store.plan("split").table(&new).begin().unwrap().wait().unwrap();
     says(&new.get(&VICTIM).unwrap_err(), &["has no last name"]);
     let tree = engine.raw("quarantine/users");
     let good = tree.get(&key).unwrap().unwrap().to_vec();
